@@ -24,6 +24,15 @@ class Optimizer(NamedTuple):
     update:Callable   # (p, gradient, state, **hyper) -> (new p, new state)
     hyper:dict        # e.g. {'lr': 1e-4}; a tensor here gets a gradient too
 
+    def start(self, params):
+        "The state before the first step: name -> dict."
+        return {n: self.init(p.detach()) for n, p in params.items()}
+
+    def step(self, params, grads, state, hyper=None):
+        "`(params, state)` after one step. A parameter whose gradient is `None` is left alone, as in `torch.optim`."
+        new = {n: (p, state[n]) if g is None else self.update(p, g, state[n], **(hyper or self.hyper)) for (n, p), g in zip(params.items(), grads)}
+        return {n: p for n, (p, _) in new.items()}, {n: s for n, (_, s) in new.items()}
+
 # %% ../nbs/02_unroll.ipynb #1160e587
 def _root(v): return (v + 1e-24).sqrt()
 
@@ -129,8 +138,8 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph):
             raise ValueError(f'the loss must be a scalar tensor, found {tuple(value.shape) if torch.is_tensor(value) else type(value).__name__}')
         grads = torch.autograd.grad(value, list(theta.values()), create_graph=create_graph, allow_unused=True)
     with torch.set_grad_enabled(create_graph):
-        new = {n: (params[n], state[n]) if g is None else optimizer.update(theta[n], g, state[n], **hyper) for n, g in zip(theta, grads)}
-    return {n: p for n, (p, _) in new.items()}, {n: s for n, (_, s) in new.items()}, value.detach()
+        used = {n: params[n] if g is None else theta[n] for n, g in zip(theta, grads)}
+        return *optimizer.step(used, grads, state, hyper), value.detach()
 
 # %% ../nbs/02_unroll.ipynb #6386aab6
 def _flat(tree):

@@ -1,0 +1,42 @@
+# Each target sets itself up in .venv: nothing but Python >= 3.10, pip and make is needed (docs also wants node and npm).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := settings.ini setup.py pyproject.toml
+
+.PHONY: demo test docs bench samples notebooks clean
+
+demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in about two minutes
+	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
+
+test: $(VENV)/dev    ## everything: notebooks in sync and passing, command line, built wheel
+	$(BIN)/python -m pytest tests
+
+docs: $(VENV)/dev    ## build the site into _docs/
+	$(BIN)/python tools/docs.py
+
+bench: $(VENV)/dev   ## time and memory of an unrolled step against K
+	$(BIN)/python tools/bench.py
+
+samples: $(VENV)/dev ## run every notebook, slow cells too (about half an hour), and save what they show
+	$(BIN)/python tools/run_notebooks.py --slow
+	$(BIN)/python tools/readme.py
+
+notebooks: $(VENV)/dev ## run every notebook but for its slow cells, save the outputs, remake the README
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/run_notebooks.py
+	$(BIN)/python tools/readme.py
+
+clean:               ## remove what was built, but for trained runs
+	rm -rf $(VENV) _docs _proc node_modules build dist *.egg-info
+
+$(VENV)/user: $(SETUP)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: Python 3.10 or newer is needed, found " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "Setting up $(VENV): PyTorch is large, the first time takes some minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/user
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,37 @@
+"Every notebook runs from top to bottom, its checks pass, and what is committed is what it makes."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_runs(path):
+    p = subprocess.run([BIN/'nbdev_test', '--path', path, '--n_workers', '1', '--do_print'], cwd=ROOT, capture_output=True, text=True)
+    assert p.returncode == 0, p.stdout[-4000:] + p.stderr[-4000:]
+
+def contents(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file() and '__pycache__' not in p.parts and '.git' not in p.parts}
+
+@pytest.mark.parametrize('commands', [
+    [[BIN/'nbdev_export'], [BIN/'nbdev_clean']],
+    [[sys.executable, 'tools/readme.py']],
+], ids=['export and clean', 'README'])
+def test_in_sync(tree, commands):
+    before = contents(tree)
+    for command in commands: subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    after = contents(tree)
+    changed = sorted(str(p) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
+    assert not changed, f'out of date: {changed}; run make notebooks and commit'
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_outputs_are_saved(path):
+    "What readers of the docs see is there, and is no error."
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == 'code']
+    assert any(c.outputs for c in cells) or path.stem in {'07_metrics'}
+    assert not [o for c in cells for o in c.outputs if o.output_type == 'error' or o.get('name') == 'stderr']
