@@ -24,7 +24,9 @@ def tile(
     pad:int=1,       # white pixels between images
 )->np.ndarray:       # (rows, columns, 3) in [0, 1]
     "Images side by side, row by row."
-    return make_grid(x.cpu().clamp(-1, 1), nrow=ncol, padding=pad, normalize=True, value_range=(-1, 1), pad_value=1).permute(1, 2, 0).numpy()
+    grid = make_grid(x.cpu().clamp(-1, 1), nrow=ncol, padding=pad, pad_value=1,
+                     normalize=True, value_range=(-1, 1))
+    return grid.permute(1, 2, 0).numpy()
 
 def draw(ax, x, ncol=None):
     "A batch on an axis: images tiled, points scattered."
@@ -58,14 +60,21 @@ def traverse(
     steps:int=10,    # values of a continuous code, from -1 to 1; random latents for a categorical one
     seed:int=0,      # of the noise
 )->Tensor:           # (rows, columns, *shape): a row for each value of the first categorical code
-    """Images with one code varied left to right and the first categorical code top to bottom. All else is equal in all of them: one noise vector, other codes at 0.
-    For a categorical code, the columns are `steps` different latents instead. Raises `ValueError` for an unknown code."""
+    """Images with one code varied left to right and the first categorical code top to bottom.
+    All else is equal in all of them: one noise vector, other codes at 0.
+    For a categorical code, the columns are `steps` different latents instead.
+    Raises `ValueError` for an unknown code."""
     codes, rng = codes_of(model), torch.Generator().manual_seed(seed)
-    if name not in codes: raise ValueError(f'no code {name!r}; there are {", ".join(codes) or "none in this model"}')
+    if name not in codes:
+        raise ValueError(f'no code {name!r}; there are {", ".join(codes) or "none in this model"}')
     code, first = codes[name], next((c for c in codes.values() if isinstance(c, Categorical)), None)
     row = code if isinstance(code, Categorical) else first
-    columns = model.sample_latent(steps, rng) if row is code else {k: v.expand(steps, *v.shape[1:]).clone() for k, v in model.sample_latent(1, rng).items()}
-    if row is not code: columns = {**columns, **{c.name: torch.zeros_like(columns[c.name]) for c in codes.values()}, name: code.values(steps)}
+    if row is code: columns = model.sample_latent(steps, rng)
+    else:
+        one = model.sample_latent(1, rng)
+        columns = {k: v.expand(steps, *v.shape[1:]).clone() for k, v in one.items()}
+        columns.update({n: torch.zeros_like(columns[n]) for n in codes})
+        columns[name] = code.values(steps)
     rows = row.values(steps) if row else torch.zeros(1)
     latent = {k: v.repeat(len(rows), *[1]*(v.ndim-1)) for k, v in columns.items()}
     if row: latent[row.name] = rows.repeat_interleave(steps)
@@ -83,16 +92,19 @@ def plot_traversal(
 ):                       # matplotlib figure
     "`traverse` as a figure."
     x, code = traverse(model, name, steps, seed), codes_of(model)[name]
-    order = np.argsort(match, kind='stable') if match is not None and len(match) == len(x) else np.arange(len(x))
-    labels = [f'{classes[match[i]]}' if match is not None and match[i] >= 0 and classes else f'{i}' for i in order]
+    if match is None or len(match) != len(x): match, order = None, np.arange(len(x))
+    else: order = np.argsort(np.where(np.asarray(match) < 0, len(x), match), kind='stable')     # unmatched ones last
+    def label(i): return f'{i}' if match is None else '-' if match[i] < 0 else f'{classes[match[i]] if classes else match[i]}'
     fig, ax = plt.subplots(figsize=(5.2, 5.2*len(x)/steps + .8))
     draw(ax, x[order.tolist()].flatten(0, 1), steps)
     cell = x.shape[-1] + 1
-    ax.set_yticks(np.arange(len(x))*cell + cell/2, labels)
-    if isinstance(code, Categorical): ax.set(title=f'{name}: its values top to bottom, other latents left to right')
+    ax.set_yticks(np.arange(len(x))*cell + cell/2, [label(i) for i in order])
+    if isinstance(code, Categorical):
+        ax.set(title=f'{name}: its values top to bottom, other latents left to right')
     else:
         ax.set_xticks([cell/2, steps*cell/2, steps*cell - cell/2], ['-1', '0', '1'])
-        ax.set(title=f'{name} from -1 to 1; rows: {"the class matched to each category" if match is not None else "the categorical code"}')
+        rows = 'the class matched to each category' if match is not None else 'the categorical code'
+        ax.set(title=f'{name} from -1 to 1; rows: {rows}')
     ax.title.set_fontsize(10); ax.tick_params(length=0)
     fig.tight_layout()
     return fig
@@ -140,10 +152,11 @@ def save_pictures(
 )->list:             # the files written
     "`samples.png`, and `traversal_<code>.png` for each code."
     folder = Path(folder)
-    n = 64 if len(model.config.shape) == 3 else 2000
-    files = [save_figure(plot_samples(model, n), folder/'samples.png')]
-    for name in codes_of(model) if traversals and len(model.config.shape) == 3 else ():
-        files.append(save_figure(plot_traversal(model, name, match=match, classes=classes), folder/f'traversal_{name}.png'))
+    images = len(model.config.shape) == 3
+    files = [save_figure(plot_samples(model, 64 if images else 2000), folder/'samples.png')]
+    for name in codes_of(model) if traversals and images else ():
+        fig = plot_traversal(model, name, match=match, classes=classes)
+        files.append(save_figure(fig, folder/f'traversal_{name}.png'))
     return files
 
 # %% ../nbs/08_explore.ipynb #4199fdec
@@ -155,13 +168,17 @@ def explore(
     import ipywidgets as w
     rng, codes = torch.Generator().manual_seed(0), codes_of(model)
     state, out = {'z': model.sample_latent(1, rng)}, w.Output()
-    controls = {n: w.Dropdown(options=range(c.n), description=n) if isinstance(c, Categorical) else w.FloatSlider(0, min=-1, max=1, step=.05, description=n, continuous_update=True) for n, c in codes.items()}
+    def control(n, c):
+        if isinstance(c, Categorical): return w.Dropdown(options=range(c.n), description=n)
+        return w.FloatSlider(0, min=-1, max=1, step=.05, description=n, continuous_update=True)
+    controls = {n: control(n, c) for n, c in codes.items()}
     button = w.Button(description='new noise')
     def show(*_):
         x = model.generate({**state['z'], **{n: torch.tensor([k.value]) for n, k in controls.items()}})
         with out:
             out.clear_output(wait=True)
-            plt.figure(figsize=(size, size)); plt.imshow(tile(x, 1, 0), interpolation='nearest'); plt.axis('off'); plt.show()
+            plt.figure(figsize=(size, size))
+            plt.imshow(tile(x, 1, 0), interpolation='nearest'); plt.axis('off'); plt.show()
     def renew(_): state['z'] = model.sample_latent(1, rng); show()
     for k in controls.values(): k.observe(show, 'value')
     button.on_click(renew); show()

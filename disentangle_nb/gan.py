@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from .data import InputError
 from .networks import NORMS, Discriminator, generator, orthogonal_
-from .unroll import _detached, adam, stateless, unroll
+from .unroll import adam, stateless, unroll
 
 # %% ../nbs/04_unrolled_gan.ipynb #939e8731
 def discriminator_loss(
     real_logits:Tensor,   # (B,)
     fake_logits:Tensor,   # (B,)
 )->Tensor:                # (), nats, batch mean
-    "`-V`: the cross-entropy of telling real from generated (Goodfellow et al. 2014, Eq. 1), which D descends."
+    "`-V`, the cross-entropy of telling real from generated, which D descends (Goodfellow et al. 2014, Eq. 1)."
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 def nonsaturating_loss(
@@ -36,8 +36,8 @@ def saddle_loss(
     real_logits:Tensor,   # (B,)
     fake_logits:Tensor,   # (B,)
 )->Tensor:                # (), nats, batch mean
-    """`V` itself, the saturating (minimax) generator loss, with its real term. That term is constant for an ordinary G, but not once D's parameters depend on G,
-    so Metz et al. 2016 (Eq. 9) keep it."""
+    """`V` itself, the saturating (minimax) generator loss, with its real term: constant for an ordinary G, but not
+    once D's parameters depend on G, so Metz et al. 2016 (Eq. 9) keep it."""
     return -discriminator_loss(real_logits, fake_logits)
 
 # %% ../nbs/04_unrolled_gan.ipynb #b7306cdb
@@ -47,7 +47,8 @@ def player(
 )->dict:               # 'params', 'buffers', 'opt': copies
     "A player's whole state before the first step."
     params = {n: p.detach().clone() for n, p in module.named_parameters()}
-    return {'params': params, 'buffers': {n: b.detach().clone() for n, b in module.named_buffers()}, 'opt': optimizer.start(params)}
+    buffers = {n: b.detach().clone() for n, b in module.named_buffers()}
+    return {'params': params, 'buffers': buffers, 'opt': optimizer.start(params)}
 
 def stateful(
     module:nn.Module,
@@ -80,23 +81,25 @@ class GANConfig:
     beta2:float=.999             # Adam's decay of the mean square
 
     def __post_init__(self):
-        self._want(isinstance(self.unroll, int) and self.unroll >= 0, 'unroll', 'an integer >= 0')
-        for k in ('noise', 'width', 'd_width'): self._want(isinstance(getattr(self, k), int) and getattr(self, k) > 0, k, 'an integer > 0')
-        for k in ('lr', 'lr_ratio'): self._want(0 < getattr(self, k) < float('inf'), k, 'a number > 0')
-        for k in ('beta1', 'beta2'): self._want(0 <= getattr(self, k) < 1, k, 'in [0, 1)')
-        self._want(self.norm in NORMS, 'norm', f'one of {", ".join(NORMS)}')
-        self._want(self.loss in LOSSES, 'loss', f'one of {", ".join(LOSSES)}')
+        whole = lambda least: lambda v: isinstance(v, int) and v >= least
+        self._want('unroll', whole(0), 'an integer >= 0')
+        for name in ('noise', 'width', 'd_width'): self._want(name, whole(1), 'an integer >= 1')
+        for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v < float('inf'), 'a number > 0')
+        for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
+        self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
+        self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
 
-    def _want(self, ok, name, what):
-        if not ok: raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
+    def _want(self, name, holds, what):
+        if not holds(getattr(self, name)): raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
 
 # %% ../nbs/04_unrolled_gan.ipynb #9b592f5a
 class GAN(nn.Module):
-    "An (unrolled) GAN. The modules hold the weights that `generate` uses; `step` is pure and works on a `state`."
+    """An (unrolled) GAN. The modules hold the weights that `generate` uses; `step` is pure and works on a `state`.
+    `presets` are settings that suit a data set, where they differ from the defaults, and how long to train."""
     name, Config = 'gan', GANConfig
-    presets = {   # what suits the data, where it differs from the config's defaults; and how long to train
+    presets = {
         'points': dict(steps=25_000, batch_size=512),
-        'image': dict(steps=10_000, batch_size=64, noise=64, width=32, d_width=16, loss='nonsaturating', lr=2e-4, lr_ratio=5.),
+        'image': dict(steps=10_000, batch_size=64, noise=64, width=32, d_width=16, loss='nonsaturating', lr=1e-3),
     }
 
     def __init__(self,
@@ -111,7 +114,8 @@ class GAN(nn.Module):
             self.discriminator = Discriminator(c.shape, self.codes_dim, c.d_width, c.norm)
             if len(c.shape) == 1: orthogonal_(self)
         self.optim_G, self.optim_D = (adam(lr, (c.beta1, c.beta2)) for lr in (c.lr*c.lr_ratio, c.lr))
-        self._G, self._D, self._D_stateful = stateful(self.generator), stateless(self.discriminator.train()), stateful(self.discriminator)
+        self._G, self._D_stateful = stateful(self.generator), stateful(self.discriminator)
+        self._D = stateless(self.discriminator)
 
     latent_dim = property(lambda self: self.config.noise, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: 0, doc="Dimension of Q's output; a plain GAN has no Q.")
@@ -122,7 +126,8 @@ class GAN(nn.Module):
         device=None,           # the generator's by default
     )->dict:                   # name -> (n, ...)
         "Latents from their prior."
-        return {'z': torch.randn(n, self.config.noise, generator=rng, device=rng.device).to(device or rng.device)}
+        z = torch.randn(n, self.config.noise, generator=rng, device=rng.device)
+        return {'z': z.to(device or rng.device)}
 
     def encode(self, latent)->Tensor:
         "The latent as the generator's input, (B, latent_dim)."
@@ -134,7 +139,8 @@ class GAN(nn.Module):
 
     def put(self, state)->'GAN':
         "Take the weights of a state, and go to evaluation mode."
-        for net, s in ((self.generator, state['G']), (self.discriminator, state['D'])): net.load_state_dict({**s['params'], **s['buffers']})
+        for net, s in ((self.generator, state['G']), (self.discriminator, state['D'])):
+            net.load_state_dict({**s['params'], **s['buffers']})
         return self.eval()
 
     @torch.no_grad()
@@ -161,9 +167,14 @@ def loss_G(self:GAN,
     x, fake, latent,
 )->tuple:           # (loss (), its named parts)
     "What G descends: the adversarial loss at theta_K."
-    fake_logits = self._D(theta_K, fake)[0]
-    loss = nonsaturating_loss(fake_logits) if self.config.loss == 'nonsaturating' else saddle_loss(self._D(theta_K, x)[0], fake_logits)
+    loss = self.adversarial(theta_K, x, self._D(theta_K, fake)[0])
     return loss, {'g_loss': loss}
+
+@patch
+def adversarial(self:GAN, theta, x, fake_logits)->Tensor:
+    "The generator loss that the config names, for D's parameters `theta`."
+    if self.config.loss == 'nonsaturating': return nonsaturating_loss(fake_logits)
+    return saddle_loss(self._D(theta, x)[0], fake_logits)
 
 # %% ../nbs/04_unrolled_gan.ipynb #3b57863d
 @patch
@@ -180,11 +191,14 @@ def step(self:GAN,
 
     whole = lambda theta: {**D['buffers'], **theta}
     loss_D = lambda theta, x, fake: self.loss_D(whole(theta), x, fake, latent)
-    theta_K, first = unroll(loss_D, D['params'], (x, _detached(fake) if c.lookahead else fake), c.unroll, self.optim_D, D['opt'], c.remat, return_first=True)
+    seen = fake.detach() if c.lookahead else fake
+    theta_K, first = unroll(loss_D, D['params'], (x, seen), c.unroll, self.optim_D, D['opt'], c.remat, return_first=True)
     theta_0 = whole(D['params'])
     loss_G, parts = self.loss_G(whole(theta_K) if c.unroll else theta_0, theta_0, x, fake, latent)
 
-    params, opt = self.optim_G.step(_detached(theta_G), torch.autograd.grad(loss_G, list(theta_G.values())), G['opt'])
+    grads = torch.autograd.grad(loss_G, list(theta_G.values()))
+    params, opt = self.optim_G.step(G['params'], grads, G['opt'])
     with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], x)[1] if D['buffers'] else {}
-    state = {'G': {'params': params, 'buffers': G_buffers, 'opt': opt}, 'D': {'params': first.params, 'buffers': D_buffers, 'opt': first.state}}
-    return state, {'d_loss': first.loss, **_detached(parts)}
+    state = {'G': {'params': params, 'buffers': G_buffers, 'opt': opt},
+             'D': {'params': first.params, 'buffers': D_buffers, 'opt': first.state}}
+    return state, {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gan import GAN, GANConfig, discriminator_loss, nonsaturating_loss, saddle_loss
+from .gan import GAN, GANConfig, discriminator_loss
 
 # %% ../nbs/05_infogan.ipynb #a4d55c61
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Categorical:
     width = property(lambda self: self.n, doc='Numbers that the generator gets and that Q gives.')
     entropy = property(lambda self: math.log(self.n), doc='H(c), nats.')
 
-    def sample(self, b, rng): "(b,) int64."; return torch.randint(self.n, (b,), generator=rng, device=rng.device)
-    def encode(self, c): "One-hot, (B, n)."; return F.one_hot(c, self.n).to(torch.get_default_dtype())
-    def nll(self, q, c): "-log Q(c|x), nats, batch mean."; return F.cross_entropy(q, c)
-    def read(self, q): "The likeliest value, (B,) int64."; return q.argmax(1)
-    def values(self, k): "All values, for a traversal (`k` is for continuous codes)."; return torch.arange(self.n)
+    def sample(self, b, rng): return torch.randint(self.n, (b,), generator=rng, device=rng.device)   # (b,) int64
+    def encode(self, c): return F.one_hot(c, self.n).to(torch.get_default_dtype())   # (B, n)
+    def nll(self, q, c): return F.cross_entropy(q, c)     # -log Q(c|x), nats, batch mean
+    def read(self, q): return q.argmax(1)                 # the likeliest value, (B,) int64
+    def values(self, k): return torch.arange(self.n)      # all values (`k` is for continuous codes)
 
 # %% ../nbs/05_infogan.ipynb #1b96afa6
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class Continuous:
     width = property(lambda self: 1, doc='Numbers that the generator gets and that Q gives.')
     entropy = property(lambda self: math.log(2), doc='H(c), nats (differential).')
 
-    def sample(self, b, rng): "(b,) in [-1, 1]."; return 2*torch.rand(b, generator=rng, device=rng.device) - 1
-    def encode(self, c): "(B, 1)."; return c[:, None]
-    def nll(self, q, c): "-log Q(c|x), nats, batch mean."; return ((c - q[:, 0])**2).mean()/(2*self.sigma**2) + math.log(2*math.pi*self.sigma**2)/2
-    def read(self, q): "The mean, (B,)."; return q[:, 0]
-    def values(self, k): "`k` values evenly from -1 to 1."; return torch.linspace(-1, 1, k)
+    def sample(self, b, rng): return 2*torch.rand(b, generator=rng, device=rng.device) - 1   # (b,) in [-1, 1]
+    def encode(self, c): return c[:, None]                # (B, 1)
+    def nll(self, q, c):                                  # -log Q(c|x), nats, batch mean
+        return ((c - q[:, 0])**2).mean()/(2*self.sigma**2) + math.log(2*math.pi*self.sigma**2)/2
+    def read(self, q): return q[:, 0]                     # the mean, (B,)
+    def values(self, k): return torch.linspace(-1, 1, k)  # `k` values evenly
 
 # %% ../nbs/05_infogan.ipynb #8b09bf33
 def make_codes(
@@ -55,7 +56,8 @@ def make_codes(
     sigma:float=1.,   # of Q for the continuous ones
 )->tuple:
     "`c_cat1`, `c_cat2`, ..., then `c_cont1`, `c_cont2`, ..."
-    return (*(Categorical(f'c_cat{i}', n) for i, n in enumerate(cats, 1)), *(Continuous(f'c_cont{i}', sigma) for i in range(1, conts+1)))
+    return (*(Categorical(f'c_cat{i}', n) for i, n in enumerate(cats, 1)),
+            *(Continuous(f'c_cont{i}', sigma) for i in range(1, conts+1)))
 
 def split_q(
     q:Tensor,       # (B, sum of widths), Q's output
@@ -98,17 +100,17 @@ class InfoGANConfig(GANConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self._want(all(isinstance(n, int) and n > 1 for n in self.cats), 'cats', 'integers > 1')
-        self._want(isinstance(self.conts, int) and self.conts >= 0, 'conts', 'an integer >= 0')
-        self._want(len(self.cats) + self.conts > 0, 'cats', 'at least one code, if there are no continuous ones')
-        for k in ('info', 'cont_weight'): self._want(0 <= getattr(self, k) < float('inf'), k, 'a number >= 0')
-        self._want(0 < self.sigma < float('inf'), 'sigma', 'a number > 0')
+        self._want('cats', lambda v: all(isinstance(n, int) and n > 1 for n in v), 'integers > 1')
+        self._want('conts', lambda v: isinstance(v, int) and v >= 0, 'an integer >= 0')
+        self._want('cats', lambda v: len(v) + self.conts > 0, 'at least one code, if there are no continuous ones')
+        for name in ('info', 'cont_weight'): self._want(name, lambda v: 0 <= v < float('inf'), 'a number >= 0')
+        self._want('sigma', lambda v: 0 < v < float('inf'), 'a number > 0')
 
 # %% ../nbs/05_infogan.ipynb #78b53403
 class InfoGAN(GAN):
     "An (unrolled) InfoGAN (Chen et al. 2016, Eq. 6; Metz et al. 2016, Eq. 9-11)."
     name, Config = 'infogan', InfoGANConfig
-    presets = {   # what suits the data, where it differs from the config's defaults; and how long to train
+    presets = {
         'points': dict(steps=25_000, batch_size=512, width=128, d_width=128, lr_ratio=1.),
         'image': dict(steps=20_000, batch_size=64),
         'digits': dict(steps=3_000, d_width=16),
@@ -134,11 +136,14 @@ class InfoGAN(GAN):
         return torch.cat([latent['z'], *(c.encode(latent[c.name]) for c in self.codes)], 1)
 
     def information(self, q, latent)->tuple:
-        "`lambda L_I` without its constant, (); and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`."
-        losses = information_losses(q, latent, self.codes)
-        parts = {'q_cat': [losses[c.name] for c in self.codes if isinstance(c, Categorical)], 'q_cont': [losses[c.name] for c in self.codes if isinstance(c, Continuous)]}
-        parts = {k: sum(v) for k, v in parts.items() if v}
-        return self.config.info*sum(v*(self.config.cont_weight if k == 'q_cont' else 1) for k, v in parts.items()), parts
+        """The information loss that the players descend, (), `lambda` times the weighted sum of the codes' losses;
+        and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`."""
+        losses, parts = information_losses(q, latent, self.codes), {}
+        for c in self.codes:
+            kind = 'q_cat' if isinstance(c, Categorical) else 'q_cont'
+            parts[kind] = parts.get(kind, 0) + losses[c.name]
+        weight = {'q_cat': 1, 'q_cont': self.config.cont_weight}
+        return self.config.info*sum(weight[k]*v for k, v in parts.items()), parts
 
     def loss_D(self, theta, x, fake, latent)->Tensor:
         "`L_D + lambda L_I`, which D and Q descend."
@@ -149,15 +154,15 @@ class InfoGAN(GAN):
         "The adversarial loss at theta_K plus `lambda L_I` at theta_0; and the named parts."
         fake_logits, q = self._D(theta_K, fake)
         if theta_K is not theta_0: q = self._D(theta_0, fake)[1]
-        adversarial = nonsaturating_loss(fake_logits) if self.config.loss == 'nonsaturating' else saddle_loss(self._D(theta_K, x)[0], fake_logits)
+        adversarial = self.adversarial(theta_K, x, fake_logits)
         information, parts = self.information(q, latent)
         return adversarial + information, {'g_loss': adversarial, **parts}
 
     @torch.no_grad()
     def posterior(self, x)->dict:
         "Q's output for images, by code: logits (B, n), or means (B, 1). In evaluation mode."
-        self.discriminator.eval()
-        return split_q(self.discriminator(x.to(next(self.discriminator.parameters()).device))[1], self.codes)
+        D = self.discriminator.eval()
+        return split_q(D(x.to(D.head.bias.device))[1], self.codes)
 
     def infer(self, x)->dict:
         "The codes that Q reads off images, in the form of `sample_latent`: the likeliest value (B,), or the mean (B,)."

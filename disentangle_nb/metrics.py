@@ -15,8 +15,9 @@ def mode_coverage(
     x:Tensor,         # (N, 2) samples
     centres:Tensor,   # (M, 2)
     sigma:float,      # standard deviation of each mode
-)->dict:              # 'modes': covered, 0 to M; 'high_quality': share of samples, 0 to 1; 'counts': (M,) high-quality samples of each
-    "Modes covered and share of high-quality samples, within three standard deviations of a centre."
+)->dict:              # 'modes', 0 to M; 'high_quality', 0 to 1; 'counts', (M,) ints
+    """Modes covered and share of high-quality samples, within three standard deviations of a centre;
+    `'counts'` are the high-quality samples of each mode."""
     distance, nearest = torch.cdist(x, centres).min(1)
     counts = nearest[distance <= 3*sigma].bincount(minlength=len(centres))
     return {'modes': int((counts > 0).sum()), 'high_quality': counts.sum().item()/len(x), 'counts': counts}

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from .data import InputError
+
 # %% ../nbs/01_networks.ipynb #db4807fb
 def doublings(
     size:int,   # pixels a side
 )->tuple:       # (pixels at the base, number of doublings)
-    "Halve `size` while it is even and above 4. Raises `ValueError` if a base of more than 8 is left."
+    "Halve `size` while it is even and above 4. Raises `InputError` if a base of more than 8 is left."
     base, n = size, 0
     while base % 2 == 0 and base > 4: base, n = base//2, n+1
-    if base > 8 or n == 0: raise ValueError(f'images of {size}x{size} cannot be built by doubling a small square; 8, 16, 28, 32, 64 and 128 can')
+    if base > 8 or n == 0:
+        raise InputError(f'images of {size}x{size} cannot be built by doubling a small square; '
+                         '8, 16, 28, 32, 64 and 128 can')
     return base, n
 
 # %% ../nbs/01_networks.ipynb #fdeca4f7
@@ -28,7 +32,7 @@ def _norm(kind, channels, dims):
     if kind == 'batch': return [(nn.BatchNorm2d if dims else nn.BatchNorm1d)(channels)]
     if kind == 'group': return [nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)]
     if kind in ('none', 'spectral'): return []
-    raise ValueError(f'unknown norm {kind!r}; there are {", ".join(NORMS)}')
+    raise InputError(f'unknown norm {kind!r}; there are {", ".join(NORMS)}')
 
 def _wrap(kind, layer): return spectral_norm(layer) if kind == 'spectral' else layer
 
@@ -46,13 +50,16 @@ def conv_generator(
     latent:int,     # dimension of the latent vector
     width:int=64,   # channels before the last layer; doubled towards the base, at most 8-fold
 )->nn.Sequential:   # (B, latent) -> (B, C, H, H) in [-1, 1]
-    "Two linear layers, then a transposed convolution for each doubling; batch norm and ReLU between, tanh at the end."
+    """Two linear layers, then a transposed convolution for each doubling;
+    batch norm and ReLU between, tanh at the end."""
     base, n = doublings(shape[-1])
     chans = [width*min(2**i, 8) for i in reversed(range(n))] + [shape[0]]
     flat = chans[0]*base*base
     layers = [nn.Linear(latent, 16*width, bias=False), nn.BatchNorm1d(16*width), nn.ReLU(),
-              nn.Linear(16*width, flat, bias=False), nn.BatchNorm1d(flat), nn.ReLU(), nn.Unflatten(1, (chans[0], base, base))]
-    for a, b in zip(chans, chans[1:-1]): layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+              nn.Linear(16*width, flat, bias=False), nn.BatchNorm1d(flat), nn.ReLU(),
+              nn.Unflatten(1, (chans[0], base, base))]
+    for a, b in zip(chans, chans[1:-1]):
+        layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
     return nn.Sequential(*layers, nn.ConvTranspose2d(chans[-2], shape[0], 4, 2, 1), nn.Tanh())
 
 # %% ../nbs/01_networks.ipynb #5fda1070
@@ -76,15 +83,20 @@ def trunk(
     width:int=32,       # channels of the first layer (images) or hidden units (points)
     norm:str='none',    # one of `NORMS`
 )->tuple:               # (module (B, *shape) -> (B, features), features)
-    "A strided convolution for each halving and a linear layer; for points, one hidden layer on the input divided by 4, as Metz et al. do."
-    if len(shape) == 1: return nn.Sequential(Scale(1/4), _wrap(norm, nn.Linear(shape[0], width)), *_norm(norm, width, 0), nn.ReLU()), width
+    """A strided convolution for each halving and a linear layer;
+    for points, one hidden layer on the input divided by 4, as Metz et al. do."""
+    if len(shape) == 1:
+        hidden = _wrap(norm, nn.Linear(shape[0], width))
+        return nn.Sequential(Scale(1/4), hidden, *_norm(norm, width, 0), nn.ReLU()), width
     base, n = doublings(shape[-1])
     chans = [shape[0]] + [width*min(2**i, 8) for i in range(n)]
     layers = []
     for i, (a, b) in enumerate(zip(chans, chans[1:])):
-        layers += [_wrap(norm, nn.Conv2d(a, b, 4, 2, 1)), *(_norm(norm, b, 2) if i else []), nn.LeakyReLU(.1)]
+        conv = _wrap(norm, nn.Conv2d(a, b, 4, 2, 1))
+        layers += [conv, *(_norm(norm, b, 2) if i else []), nn.LeakyReLU(.1)]
     flat, features = chans[-1]*base*base, 16*width
-    layers += [nn.Flatten(), _wrap(norm, nn.Linear(flat, features)), *_norm(norm, features, 0), nn.LeakyReLU(.1)]
+    linear = _wrap(norm, nn.Linear(flat, features))
+    layers += [nn.Flatten(), linear, *_norm(norm, features, 0), nn.LeakyReLU(.1)]
     return nn.Sequential(*layers), features
 
 # %% ../nbs/01_networks.ipynb #4fa2b87b
@@ -101,11 +113,15 @@ class Discriminator(nn.Module):
         super().__init__()
         self.trunk, n = trunk(shape, width, norm)
         self.head = _wrap(norm, nn.Linear(n, 1))
-        self.recognition = nn.Sequential(_wrap(norm, nn.Linear(n, 128)), *_norm(norm, 128, 0), nn.LeakyReLU(.1), nn.Linear(128, codes)) if codes else None
+        self.recognition = None
+        if codes:
+            hidden = _wrap(norm, nn.Linear(n, 128))
+            layers = hidden, *_norm(norm, 128, 0), nn.LeakyReLU(.1), nn.Linear(128, codes)
+            self.recognition = nn.Sequential(*layers)
 
     def forward(self,
         x:Tensor,     # (B, *shape)
-    )->tuple:         # d_logits (B,), positive for real; q (B, codes), the parameters of Q's distribution, or None
+    )->tuple:         # d_logits (B,), positive for real; q (B, codes), the parameters of Q(c|x), or None
         "Both heads on one pass through the trunk; under autocast too both are at least float32."
         h = self.trunk(x)
         return _full(self.head(h).squeeze(1)), _full(self.recognition(h)) if self.recognition else None

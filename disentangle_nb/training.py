@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write_whole', 'write_json', 'save_tensors',
-           'load_tensors', 'pick_device', 'autocast', 'versions', 'open_run', 'save_checkpoint', 'load_checkpoint',
-           'read_jsonl', 'in_notebook', 'fit', 'model_class', 'read_config', 'load']
+           'load_tensors', 'pick_device', 'autocast', 'read_config', 'versions', 'open_run', 'save_checkpoint',
+           'load_checkpoint', 'read_jsonl', 'in_notebook', 'fit', 'model_class', 'load']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import importlib, json, os, platform, sys, time
@@ -20,7 +20,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
-from .data import InputError
+from .data import InputError, first_line
 
 # %% ../nbs/03_training.ipynb #d4479774
 def flatten(
@@ -28,8 +28,11 @@ def flatten(
     prefix='',      # of the names
 )->dict:            # 'a/b/c' -> tensor
     "One flat dict of tensors."
-    if not isinstance(state, dict): return {prefix: state if torch.is_tensor(state) else torch.tensor(state)}
-    return {k: v for name, s in state.items() for k, v in flatten(s, f'{prefix}/{name}' if prefix else name).items()}
+    if not isinstance(state, dict):
+        return {prefix: state if torch.is_tensor(state) else torch.tensor(state)}
+    flat = {}
+    for name, s in state.items(): flat.update(flatten(s, f'{prefix}/{name}' if prefix else name))
+    return flat
 
 def unflatten(
     flat:dict,      # as `flatten` gives it
@@ -37,11 +40,14 @@ def unflatten(
     prefix='',
 ):                  # a state like `like`, on its devices
     "The inverse of `flatten`. Raises `InputError` if an entry is missing or has another shape."
-    if isinstance(like, dict): return {k: unflatten(flat, v, f'{prefix}/{k}' if prefix else k) for k, v in like.items()}
+    if isinstance(like, dict):
+        return {k: unflatten(flat, v, f'{prefix}/{k}' if prefix else k) for k, v in like.items()}
     if prefix not in flat: raise InputError(f'the checkpoint lacks {prefix}: it is of another model')
     t = flat[prefix]
     if not torch.is_tensor(like): return type(like)(t)
-    if t.shape != like.shape: raise InputError(f'{prefix} has shape {tuple(t.shape)} in the checkpoint and {tuple(like.shape)} in the model')
+    if t.shape != like.shape:
+        found, wanted = tuple(t.shape), tuple(like.shape)
+        raise InputError(f'{prefix} has shape {found} in the checkpoint and {wanted} in the model')
     return t.to(like)
 
 def map_tensors(f, state):
@@ -66,14 +72,16 @@ def write_json(path, value): write_whole(path, lambda p: p.write_text(json.dumps
 def save_tensors(path, tensors, **meta):
     "A flat dict of tensors, with metadata strings."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_whole(path, lambda p: safetensors.torch.save_file(tensors, p, metadata={k: str(v) for k, v in meta.items()}))
+    meta = {k: str(v) for k, v in meta.items()}
+    write_whole(path, lambda p: safetensors.torch.save_file(tensors, p, metadata=meta))
 
 def load_tensors(
     path,
 )->tuple:           # (name -> tensor, metadata)
     "What `save_tensors` wrote. Raises `InputError` for a missing or damaged file."
     try:
-        with safetensors.safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+        with safetensors.safe_open(path, 'pt') as f:
+            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
     except FileNotFoundError: raise InputError(f'{path} is missing') from None
     except Exception as e: raise InputError(f'{path} is not a whole safetensors file ({e})') from None
 
@@ -82,39 +90,68 @@ def pick_device(
     name:str='auto',    # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', ...
 )->torch.device:
     "`auto` is CUDA, else MPS, else the CPU. Raises `InputError` for one that is not there."
-    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if name == 'auto':
+        if torch.cuda.is_available(): name = 'cuda'
+        else: name = 'mps' if torch.backends.mps.is_available() else 'cpu'
     try: return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as e: raise InputError(f'device {name!r} cannot be used here ({str(e).splitlines()[0]}); try --device auto') from None
+    except (RuntimeError, AssertionError) as e:
+        raise InputError(f'device {name!r} cannot be used here ({first_line(e)}); try --device auto') from None
 
 PRECISIONS = ('fp32', 'bf16')
 
 def autocast(device, precision):
-    "The context in which steps run: `bf16` makes matrix products and convolutions bfloat16, parameters and moments stay float32."
-    if precision not in PRECISIONS: raise InputError(f'unknown precision {precision!r}; there are {", ".join(PRECISIONS)}')
+    """The context in which steps run: `bf16` makes matrix products and convolutions bfloat16,
+    parameters and moments stay float32."""
+    if precision not in PRECISIONS:
+        raise InputError(f'unknown precision {precision!r}; there are {", ".join(PRECISIONS)}')
     return torch.autocast(device.type, torch.bfloat16) if precision == 'bf16' else nullcontext()
 
-# %% ../nbs/03_training.ipynb #90acb673
-_free = {'steps', 'device', 'checkpoint_every', 'versions'}    # what may differ between the two parts of a resumed run
+# %% ../nbs/03_training.ipynb #4f241ffc
+def read_config(
+    path,           # a run's folder
+)->dict:
+    "A run's `config.json`. Raises `InputError` if `path` holds no run."
+    file = Path(path)/'config.json'
+    if not file.is_file(): raise InputError(f'{path} holds no run: there is no {file.name} in it')
+    try: config = json.loads(file.read_text())
+    except ValueError as e: raise InputError(f'{file} is not JSON ({e})') from None
+    if not isinstance(config, dict): raise InputError(f'{file} is not a JSON object')
+    return config
 
-def versions(): return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
+def _difference(name, old, new):
+    "`name old, not new`, down to the entry of a nested dict that differs."
+    if isinstance(old, dict) and isinstance(new, dict):
+        k = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
+        return _difference(k, old.get(k), new.get(k))
+    return f'{name} {old!r}, not {new!r}'
+
+# %% ../nbs/03_training.ipynb #90acb673
+_free = {'steps', 'device', 'checkpoint_every', 'versions'}    # what may differ in a resumed run
+
+def versions():
+    return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
 
 def open_run(
     out,            # the folder
     config:dict,    # all that the run was asked for; JSON values
     resume:bool,    # go on with the run in it, if there is one
 )->Path:
-    "Make the folder and write `config.json`. Raises `InputError`, before anything is written, if it holds another run or other files."
+    """Make the folder and write `config.json`.
+    Raises `InputError`, before anything is written, if it holds another run or other files."""
     out, config = Path(out), json.loads(json.dumps(config))
     if out.exists() and not out.is_dir(): raise InputError(f'{out} is a file, not a folder')
     there = out/'config.json'
     if there.exists():
         if not resume: raise InputError(f'{out} holds a run already; go on with it by --resume, or choose another folder')
-        try: old = json.loads(there.read_text())
-        except ValueError: raise InputError(f'{there} is not JSON; choose another folder') from None
+        old = read_config(out)
         for k in sorted((old.keys() | config.keys()) - _free):
-            if old.get(k) != config.get(k): raise InputError(f'{out} was started with {k} {old.get(k)!r}, not {config.get(k)!r}; resume with the same, or choose another folder')
-        if config.get('steps', 0) < old.get('steps', 0): raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink to {config["steps"]}')
-    elif out.exists() and any(out.iterdir()): raise InputError(f'{out} is not empty and holds no run; choose another folder')
+            if old.get(k) != config.get(k):
+                raise InputError(f'{out} was started with {_difference(k, old.get(k), config.get(k))}; '
+                                 'resume with the same, or choose another folder')
+        if config.get('steps', 0) < old.get('steps', 0):
+            raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink')
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f'{out} is not empty and holds no run; choose another folder')
     try: (out/'checkpoint').mkdir(parents=True, exist_ok=True); write_json(there, config)
     except OSError as e: raise InputError(f'{out} cannot be written ({e.strerror})') from None
     return out
@@ -122,10 +159,12 @@ def open_run(
 # %% ../nbs/03_training.ipynb #32ece31d
 def save_checkpoint(out, state, rng, step):
     "The state after `step` steps, with the generator's own."
-    save_tensors(Path(out)/'checkpoint'/'state.safetensors', {**flatten(state), 'rng': rng.get_state()}, step=step)
+    path = Path(out)/'checkpoint'/'state.safetensors'
+    save_tensors(path, {**flatten(state), 'rng': rng.get_state()}, step=step)
 
 def load_checkpoint(out, state, rng):
-    "`(state, step)` from the latest checkpoint, moving `rng` to where it was; as given, and 0, if there is none."
+    """`(state, step)` from the latest checkpoint, moving `rng` to where it was;
+    as given, and 0, if there is none."""
     path = Path(out)/'checkpoint'/'state.safetensors'
     if not path.exists(): return state, 0
     flat, meta = load_tensors(path)
@@ -151,7 +190,9 @@ def in_notebook():
 
 def _check_finite(row):
     for k, v in row.items():
-        if not v - v == 0: raise FloatingPointError(f'{k} is {v} at step {row["step"]}; the last checkpoint is from before')
+        if not v - v == 0:
+            at = row['step']
+            raise FloatingPointError(f'{k} is {v} at step {at}; the last checkpoint is from before')
 
 # %% ../nbs/03_training.ipynb #5a8dc239
 def fit(
@@ -172,7 +213,8 @@ def fit(
     picture_every:int=500,
     progress:bool=None,         # a progress bar; None: in a terminal and in a live notebook only
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
-    "Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being finite."
+    """Train. Raises `InputError` for a folder that cannot be used,
+    `FloatingPointError` when a metric stops being finite."""
     device, log, done = torch.device(device), [], 0
     state = map_tensors(lambda t: t.to(device), state)
     if out is not None:
@@ -180,7 +222,8 @@ def fit(
         state, done = load_checkpoint(out, state, rng)
         log, clock = read_jsonl(out/'metrics.jsonl', done), read_jsonl(out/'timings.jsonl', done)
         for name, rows in (('metrics', log), ('timings', clock)):
-            write_whole(out/f'{name}.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
+            text = ''.join(json.dumps(r) + '\n' for r in rows)
+            write_whole(out/f'{name}.jsonl', lambda p: p.write_text(text))
         wall, cpu = (clock[-1]['wall_seconds'], clock[-1]['cpu_seconds']) if clock else (0., 0.)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -198,7 +241,9 @@ def fit(
                 bar.set_postfix({k: f'{v:.3f}' for k, v in row.items() if k != 'step'}, refresh=False)
                 if out:
                     print(json.dumps(row), file=metrics_file, flush=True)
-                    print(json.dumps({'step': at, 'wall_seconds': wall+time.perf_counter()-start, 'cpu_seconds': cpu+time.process_time()-start_cpu}), file=timings_file, flush=True)
+                    timing = {'step': at, 'wall_seconds': wall+time.perf_counter()-start,
+                              'cpu_seconds': cpu+time.process_time()-start_cpu}
+                    print(json.dumps(timing), file=timings_file, flush=True)
             if out and (at % checkpoint_every == 0 or last): save_checkpoint(out, state, rng, at)
             if picture and (at % picture_every == 0 or last): picture(state, at)
     return state, log
@@ -215,26 +260,25 @@ def model_class(
     return getattr(importlib.import_module(module), cls)
 
 # %% ../nbs/03_training.ipynb #979b8e83
-def read_config(path):
-    "A run's `config.json`. Raises `InputError` if `path` holds no run."
-    file = Path(path)/'config.json'
-    if not file.is_file(): raise InputError(f'{path} holds no run: there is no {file.name} in it')
-    try: return json.loads(file.read_text())
-    except ValueError as e: raise InputError(f'{file} is not JSON ({e})') from None
-
 def load(
     path,           # a run's folder
     device='cpu',
 )->nn.Module:       # the model, in evaluation mode
-    "The trained model of a run. Raises `InputError` if a file is missing or damaged, or does not fit the configuration."
-    config = read_config(path)
+    """The trained model of a run.
+    Raises `InputError` if a file is missing or damaged, or does not fit the configuration."""
+    config, path = read_config(path), Path(path)
     cls = model_class(config.get('model'))
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get('config', {}).items()}
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(config.get('config') or {}).items()}
     try: model = cls(cls.Config(**fields))
-    except TypeError as e: raise InputError(f'{Path(path)/"config.json"} does not describe a {config["model"]} ({e})') from None
-    weights, own = load_tensors(Path(path)/'model.safetensors')[0], model.state_dict()
-    if odd := sorted(weights.keys() ^ own.keys()): raise InputError(f'{Path(path)/"model.safetensors"} does not fit config.json: {odd[0]} is in only one of them')
+    except TypeError as e:
+        raise InputError(f'{path/"config.json"} does not describe a {config["model"]} ({e})') from None
+    file = path/'model.safetensors'
+    weights, own = load_tensors(file)[0], model.state_dict()
+    if odd := sorted(weights.keys() ^ own.keys()):
+        raise InputError(f'{file} does not fit config.json: {odd[0]} is in only one of them')
     for k, t in own.items():
-        if t.shape != weights[k].shape: raise InputError(f'{Path(path)/"model.safetensors"} does not fit config.json: {k} has shape {tuple(weights[k].shape)}, not {tuple(t.shape)}')
+        if t.shape != weights[k].shape:
+            found, wanted = tuple(weights[k].shape), tuple(t.shape)
+            raise InputError(f'{file} does not fit config.json: {k} has shape {found}, not {wanted}')
     model.load_state_dict(weights)
     return model.to(device).eval()

@@ -19,7 +19,8 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 # %% ../nbs/02_unroll.ipynb #83fb01af
 class Optimizer(NamedTuple):
-    "A differentiable optimiser. `unroll` maps it over a dict of parameters; `hyper` holds the hyperparameters that may be tensors."
+    """A differentiable optimiser. `unroll` maps it over a dict of parameters;
+    `hyper` holds the hyperparameters that may be tensors."""
     init:Callable     # p -> state, a dict of tensors shaped like `p` and of ints
     update:Callable   # (p, gradient, state, **hyper) -> (new p, new state)
     hyper:dict        # e.g. {'lr': 1e-4}; a tensor here gets a gradient too
@@ -29,8 +30,11 @@ class Optimizer(NamedTuple):
         return {n: self.init(p.detach()) for n, p in params.items()}
 
     def step(self, params, grads, state, hyper=None):
-        "`(params, state)` after one step. A parameter whose gradient is `None` is left alone, as in `torch.optim`."
-        new = {n: (p, state[n]) if g is None else self.update(p, g, state[n], **(hyper or self.hyper)) for (n, p), g in zip(params.items(), grads)}
+        """`(params, state)` after one step.
+        A parameter whose gradient is `None` is left alone, as in `torch.optim`."""
+        new, hyper = {}, hyper or self.hyper
+        for (n, p), g in zip(params.items(), grads):
+            new[n] = (p, state[n]) if g is None else self.update(p, g, state[n], **hyper)
         return {n: p for n, (p, _) in new.items()}, {n: s for n, (_, s) in new.items()}
 
 # %% ../nbs/02_unroll.ipynb #1160e587
@@ -61,7 +65,8 @@ def adam(
     weight_decay=0.,       # L2 penalty, added to the gradient (`adamw` decouples it)
     *, _decoupled=False,
 )->Optimizer:
-    "Adam, update for update `torch.optim.Adam`, with `sqrt(v + 1e-24) + eps` for a finite gradient at `v = 0`."
+    """Adam, update for update `torch.optim.Adam`,
+    with `sqrt(v + 1e-24) + eps` for a finite gradient at `v = 0`."""
     b1, b2 = betas
     def init(p): return {'exp_avg': torch.zeros_like(p), 'exp_avg_sq': torch.zeros_like(p), 'step': 0}
     def update(p, g, s, lr):
@@ -113,17 +118,22 @@ def state_of(
     optimizer:torch.optim.Optimizer, # a live `torch.optim` `SGD`, `Adam`, `AdamW` or `RMSprop`
     params:dict,                     # name -> the live parameter, as from `dict(module.named_parameters())`
 )->dict:                             # name -> state (copies, detached), for `unroll(..., state=...)`
-    "The live optimiser's moments, in the form that `unroll` continues. Raises `TypeError` or `ValueError` for an optimiser that has no twin here."
+    """The live optimiser's moments, in the form that `unroll` continues.
+    Raises `TypeError` or `ValueError` for an optimiser that has no twin here."""
     known = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop}
     if type(optimizer) not in known:
-        raise TypeError(f'no differentiable twin of {type(optimizer).__name__}; there is one of {", ".join(sorted(k.__name__ for k in known))}')
-    if any(g.get('amsgrad') or g.get('maximize') for g in optimizer.param_groups): raise ValueError('amsgrad and maximize are not supported; turn them off')
+        names = ', '.join(sorted(k.__name__ for k in known))
+        raise TypeError(f'no differentiable twin of {type(optimizer).__name__}; there is one of {names}')
+    if any(g.get('amsgrad') or g.get('maximize') for g in optimizer.param_groups):
+        raise ValueError('amsgrad and maximize are not supported; turn them off')
     live = {id(p) for g in optimizer.param_groups for p in g['params']}
-    if missing := [n for n, p in params.items() if id(p) not in live]: raise ValueError(f'the optimizer does not hold the parameter {missing[0]!r}')
+    if missing := [n for n, p in params.items() if id(p) not in live]:
+        raise ValueError(f'the optimizer does not hold the parameter {missing[0]!r}')
     def read(s):
         s = {k: v.detach().clone() for k, v in s.items() if torch.is_tensor(v)}
         if 'step' in s: s['step'] = int(s['step'])
-        if isinstance(optimizer, torch.optim.SGD) and s: s['step'] = 1   # torch.optim.SGD counts none: "not the first" is all that matters
+        # torch.optim.SGD counts none: "not the first" is all that matters
+        if isinstance(optimizer, torch.optim.SGD) and s: s['step'] = 1
         if isinstance(optimizer, torch.optim.RMSprop): s.pop('step', None)
         return s
     return {n: read(optimizer.state.get(p, {})) for n, p in params.items()}
@@ -135,8 +145,10 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph):
         theta = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
         value = loss(theta, *inputs)
         if not (torch.is_tensor(value) and value.shape == ()):
-            raise ValueError(f'the loss must be a scalar tensor, found {tuple(value.shape) if torch.is_tensor(value) else type(value).__name__}')
-        grads = torch.autograd.grad(value, list(theta.values()), create_graph=create_graph, allow_unused=True)
+            found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+            raise ValueError(f'the loss must be a scalar tensor, found {found}')
+        wrt = list(theta.values())
+        grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
     with torch.set_grad_enabled(create_graph):
         used = {n: params[n] if g is None else theta[n] for n, g in zip(theta, grads)}
         return *optimizer.step(used, grads, state, hyper), value.detach()
@@ -185,14 +197,17 @@ def _vjp(outputs, inputs, grads):
     "Adjoints of `inputs` given those of `outputs`; `None` where there is no path."
     pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None and o.requires_grad]
     wrt = [t for t in inputs if t.requires_grad]
-    got = iter(torch.autograd.grad([o for o, _ in pairs], wrt, [g for _, g in pairs], allow_unused=True) if pairs and wrt else [None]*len(wrt))
+    if not pairs or not wrt: return [None]*len(inputs)
+    outputs, grads = zip(*pairs)
+    got = iter(torch.autograd.grad(outputs, wrt, grads, allow_unused=True))
     return [next(got) if t.requires_grad else None for t in inputs]
 
 def _add(a, b): return b if a is None else a if b is None else a + b
 
 # %% ../nbs/02_unroll.ipynb #f3bfc8b5
 class _Replay(torch.autograd.Function):
-    "K inner steps whose backward replays one step at a time. `run` holds what is not a tensor; `tensors` those of (params, state, hyper, inputs)."
+    """K inner steps whose backward replays one step at a time.
+    `run` holds what is not a tensor; `tensors` those of (params, state, hyper, inputs)."""
     @staticmethod
     def forward(ctx, run, *tensors):
         params, state, hyper, inputs = _fill(run.tree, (t.detach() for t in tensors))
@@ -200,9 +215,10 @@ class _Replay(torch.autograd.Function):
         for k in range(run.steps):
             ctx.path.append((params, state))
             ctx.rng.append(_get_rng(run.device))
-            params, state, value = _inner_step(run.loss, params, state, inputs[k % len(inputs)], run.optimizer, hyper, False)
+            x = inputs[k % len(inputs)]
+            params, state, value = _inner_step(run.loss, params, state, x, run.optimizer, hyper, False)
             if k == 0: run.first = First(params, state, value)
-        ctx.save_for_backward(*tensors)       # autograd then notices if one of them is changed in place before backward
+        ctx.save_for_backward(*tensors)   # autograd then notices if one is changed in place before backward
         return tuple(p.clone() if p is start[n] else p for n, p in params.items())
 
     @staticmethod
@@ -212,10 +228,11 @@ class _Replay(torch.autograd.Function):
         _, state, hyper, inputs = _fill(run.tree, iter(ctx.saved_tensors))
         bar = [*grads, *[None]*len(_flat(state))]
         bar_hyper, bar_inputs = [None]*len(_flat(hyper)), [[None]*len(_flat(x)) for x in inputs]
+        leaves = lambda tree: _fill(tree, (_leaf(t) if t.requires_grad else t for t in _flat(tree)))
         for k in reversed(range(run.steps)):
             j = k % len(inputs)
             s_k = _fill(ctx.path[k], map(_leaf, _flat(ctx.path[k])))
-            h, x = (_fill(t, (_leaf(u) if u.requires_grad else u for u in _flat(t))) for t in (hyper, inputs[j]))
+            h, x = leaves(hyper), leaves(inputs[j])
             with _as_in_forward(ctx.rng[k], ctx.autocast, run.device):
                 s_next = _inner_step(run.loss, *s_k, x, run.optimizer, h, True)[:2]
             got = _vjp(_flat(s_next), _flat((s_k, h, x)), bar)
@@ -234,17 +251,26 @@ class First(NamedTuple):
 # %% ../nbs/02_unroll.ipynb #71fa3e97
 def _checked(params, inputs, steps, state, return_first):
     "The inputs as a list of tuples; clear errors for everything that cannot work."
-    if isinstance(steps, bool) or not isinstance(steps, int): raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
     if steps < 0: raise ValueError(f'steps must be an integer >= 0, found {steps}')
-    if not params or not all(map(torch.is_tensor, params.values())): raise TypeError('params must be a non-empty dict of tensors, as from dict(module.named_parameters())')
-    if not isinstance(inputs, (tuple, list)): raise TypeError(f'inputs must be a tuple, or a list of {steps} tuples, found {type(inputs).__name__}')
-    if return_first and inputs == []: raise ValueError('return_first with steps=0 takes one step: give inputs as a tuple')
-    if isinstance(inputs, list) and len(inputs) != steps: raise ValueError(f'inputs is a list of {len(inputs)} tuples, but steps is {steps}: one for each step is wanted')
+    if not params or not all(map(torch.is_tensor, params.values())):
+        raise TypeError('params must be a non-empty dict of tensors, '
+                        'as from dict(module.named_parameters())')
+    if not isinstance(inputs, (tuple, list)):
+        found = type(inputs).__name__
+        raise TypeError(f'inputs must be a tuple, or a list of {steps} tuples, found {found}')
+    if return_first and inputs == []:
+        raise ValueError('return_first with steps=0 takes one step: give inputs as a tuple')
+    if isinstance(inputs, list) and len(inputs) != steps:
+        raise ValueError(f'inputs is a list of {len(inputs)} tuples, but steps is {steps}: '
+                         'one for each step is wanted')
     for n, s in (state or {}).items():
         if n not in params: raise ValueError(f'state has {n!r}, which params has not')
         for k, v in s.items():
             if torch.is_tensor(v) and v.shape != params[n].shape:
-                raise ValueError(f'state {k!r} of {n!r} has shape {tuple(v.shape)}, its parameter {tuple(params[n].shape)}')
+                shape, wanted = tuple(v.shape), tuple(params[n].shape)
+                raise ValueError(f'state {k!r} of {n!r} has shape {shape}, its parameter {wanted}')
     return list(inputs) if isinstance(inputs, list) else [inputs]
 
 # %% ../nbs/02_unroll.ipynb #b9c00532
@@ -257,23 +283,30 @@ def unroll(
     state:dict=None,        # name -> the optimiser's state to continue (`state_of`); fresh by default
     remat:bool=True,        # replay the steps in backward: activation memory does not grow with K
     *,
-    return_first:bool=False,  # also return `First(params, state, loss)`, an ordinary step from theta_0 (taken even if `steps=0`)
-)->dict:                      # name -> tensor: theta_K, attached to `params`, to every input that requires grad and to tensor hyperparameters
+    return_first:bool=False,  # also return `First`, an ordinary step from theta_0 (taken even if `steps=0`)
+)->dict:                      # name -> tensor: theta_K
     """`theta_K` after K differentiable steps of `optimizer` (Metz et al. 2016, Eq. 6-7).
-    `steps=0` returns `params` itself. Nothing passed in is changed. Raises `TypeError` or `ValueError` for arguments that cannot work."""
+    It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
+    `steps=0` returns `params` itself. Nothing passed in is changed.
+    Raises `TypeError` or `ValueError` for arguments that cannot work."""
     inputs, hyper = _checked(params, inputs, steps, state, return_first), optimizer.hyper
     state = {n: (state or {}).get(n) or optimizer.init(p.detach()) for n, p in params.items()}
     first, theta = None, params
     if steps == 0:
-        if return_first: first = First(*_inner_step(loss, _detached(params), state, _detached(inputs[0]), optimizer, hyper, False))
+        if return_first:
+            theta_0, x = _detached(params), _detached(inputs[0])
+            first = First(*_inner_step(loss, theta_0, state, x, optimizer, hyper, False))
     elif remat:
         tree = params, state, hyper, inputs
-        run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, device=next(iter(params.values())).device)
+        device = next(iter(params.values())).device
+        run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, device=device)
         theta = dict(zip(params, _Replay.apply(run, *_flat(tree))))
         first = run.first
     else:
+        graph = torch.is_grad_enabled()
         for k in range(steps):
-            theta, state, value = _inner_step(loss, theta, state, inputs[k % len(inputs)], optimizer, hyper, torch.is_grad_enabled())
+            x = inputs[k % len(inputs)]
+            theta, state, value = _inner_step(loss, theta, state, x, optimizer, hyper, graph)
             if k == 0: first = First(_detached(theta), _detached(state), value)
     return (theta, first) if return_first else theta
 
@@ -283,21 +316,28 @@ def _detached(tree): return _fill(tree, (t.detach() for t in _flat(tree)))
 def stateless(
     module:nn.Module, # any network; whether it is in training mode (dropout) is read now
 )->Callable:          # f(params, *x) -> module's output
-    """`f(params, *x)`: the module on `params` (name -> tensor; buffers may be given there too). Calling `f` changes nothing: buffers are copies, batch norm uses
-    batch statistics, spectral norm's `u` and `v` are frozen. Raises `ValueError` when a parameter is missing or unknown."""
+    """`f(params, *x)`: the module on `params` (name -> tensor; buffers may be given there too).
+    Calling `f` changes nothing: buffers are copies, batch norm uses batch statistics,
+    spectral norm's `u` and `v` are frozen. Raises `ValueError` when a parameter is missing or unknown."""
     skeleton = copy.deepcopy(module)
     for m in skeleton.modules():
         if isinstance(m, _NormBase) and m.track_running_stats:
-            m.track_running_stats, m.running_mean, m.running_var, m.num_batches_tracked = False, None, None, None
+            m.track_running_stats = False
+            m.running_mean = m.running_var = m.num_batches_tracked = None
         if isinstance(m, _SpectralNorm): m.eval()
         if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
-            raise TypeError(f'{type(m).__name__} uses torch.nn.utils.spectral_norm, which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
+            raise TypeError(f'{type(m).__name__} uses torch.nn.utils.spectral_norm, '
+                            'which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
     skeleton.to('meta')
     names, kept = [n for n, _ in skeleton.named_parameters()], {n for n, _ in skeleton.named_buffers()}
     known = {*names, *(n for n, _ in module.named_buffers())}
     def f(params, *x):
-        if missing := [n for n in names if n not in params]: raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(names)} missing)')
-        if unknown := [n for n in params if n not in known]: raise ValueError(f'params has {unknown[0]!r}, which the module has not')
+        if missing := [n for n in names if n not in params]:
+            raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(names)} missing)')
+        if unknown := [n for n in params if n not in known]:
+            raise ValueError(f'params has {unknown[0]!r}, which the module has not')
         buffers = {n: b for n, b in {**dict(module.named_buffers()), **params}.items() if n in kept}
-        return torch.func.functional_call(skeleton, {**{n: params[n] for n in names}, **{n: b.clone() for n, b in buffers.items()}}, x)
+        own = {n: params[n] for n in names}
+        copies = {n: b.clone() for n, b in buffers.items()}
+        return torch.func.functional_call(skeleton, {**own, **copies}, x)
     return f
