@@ -18,7 +18,8 @@ docs: $(VENV)/dev    ## build the site into _docs/
 bench: $(VENV)/dev   ## time and memory of an unrolled step against K
 	$(BIN)/python tools/bench.py
 
-samples: $(VENV)/dev ## run every notebook, slow cells too (about half an hour), and save what they show
+samples: $(VENV)/dev ## train what the pages show and run every notebook, slow cells too (about an hour on two cores)
+	$(BIN)/python tools/samples.py
 	$(BIN)/python tools/run_notebooks.py --slow
 	$(BIN)/python tools/readme.py
 

@@ -38,17 +38,20 @@ def settings(
 # %% ../nbs/09_cli.ipynb #bb476c1b
 def first_categorical(model): return next((c for c in getattr(model, 'codes', ()) if isinstance(c, Categorical)), None)
 
+# %% ../nbs/09_cli.ipynb #941b6c6a
 def category_match(model, data):
     "The class of each category, fitted on the (training) data; `None` without labels or a categorical code."
     first = first_categorical(model)
     if first is None or data.y is None: return None
     return match_codes(read_code(model, data, first.name), data.y, first.n, len(data.classes))
 
+# %% ../nbs/09_cli.ipynb #e6abd4ad
 def read_code(model, data, name, batch=1000):
     "One code, read by Q off every item."
     parts = (data.items(slice(i, i+batch)) for i in range(0, len(data), batch))
     return torch.cat([model.infer(x)[name].cpu() for x in parts])
 
+# %% ../nbs/09_cli.ipynb #a56f9fe5
 def evaluation(
     model,          # trained
     train, test,    # the two splits
@@ -57,7 +60,7 @@ def evaluation(
     """All metrics that apply: `category_error` for labelled data and a categorical code, `modes` and `high_quality`
     for point mixtures (2,500 samples)."""
     result = {}
-    if (match := category_match(model, train)) is not None:
+    if len(test) and (match := category_match(model, train)) is not None:
         codes = read_code(model, test, first_categorical(model).name)
         result |= {'category_error': category_error(match, codes, test.y), 'category_match': match.tolist()}
     if train.centres is not None:
@@ -107,30 +110,35 @@ class _Parser(argparse.ArgumentParser):
     "Errors in one line."
     def error(self, message): raise InputError(f'{message}; see: {self.prog} --help')
 
-def _number(kind, least=None):
+# %% ../nbs/09_cli.ipynb #11a1d32c
+def _number(kind, least=-math.inf, most=math.inf):
     "A converter for argparse."
-    what = {int: 'an integer', float: 'a number'}[kind] + (f' >= {least}' if least is not None else '')
+    what = {int: 'an integer', float: 'a number'}[kind] + (f' >= {least}' if least > -math.inf else '')
+    if most < math.inf: what = f'an integer from {least} to {most}'
     def convert(text):
         try: value = kind(text)
         except ValueError: value = None
-        if value is None or not math.isfinite(value) or (least is not None and value < least):
+        if value is None or not math.isfinite(value) or not least <= value <= most:
             raise argparse.ArgumentTypeError(f'must be {what}, found {text!r}')
         return value
     return convert
 
+# %% ../nbs/09_cli.ipynb #de2e50c1
 def _ints(text):
     try: return tuple(int(t) for t in text.split(',') if t)
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be integers separated by commas, found {text!r}') from None
 
+# %% ../nbs/09_cli.ipynb #7e1cb40e
 def _option(name): return '--' + name.replace('_', '-')
 
-# %% ../nbs/09_cli.ipynb #11a1d32c
+# %% ../nbs/09_cli.ipynb #a21a397e
 def _add(p, name, kind, help, **kw):
     "One option, `--name`; `kind` converts its text."
     metavar = name.upper() if kind is str else 'N,N' if kind is _ints else 'N'
     p.add_argument('--' + name.replace('_', '-'), type=kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
 
+# %% ../nbs/09_cli.ipynb #6f47dae6
 def _add_config(p, cls):
     "One option for each field of the model's config, but for `shape`, which the data decide."
     docs = {k: v for c in reversed(cls.Config.__mro__[:-1]) for k, v in docments(c).items() if v}
@@ -142,13 +150,16 @@ def _add_config(p, cls):
 
 _known = f'{", ".join(DATA)}, or a folder of images'
 
+# %% ../nbs/09_cli.ipynb #b744fbf0
 def _add_files(p):
     _add(p, 'data_root', str, 'folder with the data files (default: $DISENTANGLE_DATA, else a cache)')
 
+# %% ../nbs/09_cli.ipynb #84fc7b7a
 def _add_image_size(p):
     _add(p, 'image_size', _number(int, 8), 'pixels a side, for a folder of images (default: 64)', default=64)
 
-def _add_seed(p, what): _add(p, 'seed', _number(int, 0), f'of {what} (default: 0)', default=0)
+# %% ../nbs/09_cli.ipynb #3fe8fbc0
+def _add_seed(p, what): _add(p, 'seed', _number(int, 0, 2**63-1), f'of {what} (default: 0)', default=0)
 
 # %% ../nbs/09_cli.ipynb #5f2df4ce
 def _add_train(models, name):
@@ -166,6 +177,7 @@ def _add_train(models, name):
     p.add_argument('--resume', action='store_true', help='go on from the checkpoint in the folder')
     _add(p, 'checkpoint_every', _number(int, 1), 'steps between checkpoints (default: 100)', default=100)
     _add(p, 'device', str, 'auto, cpu, cuda or mps (default: auto)', default='auto')
+    p.add_argument('--progress', action='store_true', default=None, help='a progress bar even where there is no terminal')
     p.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of matrix products (default: fp32)')
     _add_config(p.add_argument_group('the model'), cls)
 
@@ -202,25 +214,31 @@ def _train(model, **options):
     print(f'Next: disentangle sample {out} --seed 1 --out more.png')
     print('      or train again with another --unroll or --seed, and compare the pictures.')
     if 'modes' in result: print(f'modes: {result["modes"]}, high quality: {100*result["high_quality"]:.1f} %')
-    if 'category_error' in result: print(f'digit match: {100*(1-result["category_error"]):.1f} %')
+    what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
+    if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
+# %% ../nbs/09_cli.ipynb #6bf9c4b5
 def _evaluate(run, data_root, seed):
     model, told = load(run), read_config(run)
-    splits = [load_data(told['data'], s, data_root, told['image_size']) for s in ('train', 'test')]
+    if 'data' not in told: raise InputError(f'{run}/config.json does not say on which data the model was trained')
+    splits = [load_data(told['data'], s, data_root, told.get('image_size', 64)) for s in ('train', 'test')]
     result = evaluation(model, *splits, seed)
     write_json(Path(run)/'evaluation.json', result)
     print(json.dumps(result))
 
+# %% ../nbs/09_cli.ipynb #524eaf71
 def _picture_path(path):
     path = Path(path)
     if path.suffix.lower() != '.png': raise InputError(f'{path} is not a .png file; give --out a name that ends in .png')
     if not path.parent.is_dir(): raise InputError(f'the folder {path.parent} does not exist; make it first')
     return path
 
+# %% ../nbs/09_cli.ipynb #1836a50e
 def _sample(run, n, seed, out):
     out, model = _picture_path(out), load(run)
     print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
 
+# %% ../nbs/09_cli.ipynb #b65c5dca
 def _data(name, data_root, image_size, out):
     if out: out = _picture_path(out)
     if name in DOWNLOADS: print(f'files: {fetch(name, data_root)}')
@@ -244,6 +262,9 @@ def main(argv=None):
     except (InputError, FloatingPointError) as e:
         print(f'error: {" ".join(str(e).split())}', file=sys.stderr)
         sys.exit(2 if isinstance(e, InputError) else 1)
+    except OSError as e:
+        print(f'error: {e.filename or "a file"} cannot be read or written ({e.strerror or e})', file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command with --resume goes on from the last checkpoint', file=sys.stderr)
         sys.exit(130)

@@ -21,6 +21,7 @@ class InputError(ValueError):
     """Something that the user gave cannot work.
     The message, one line, says what was wrong and what would be right."""
 
+# %% ../nbs/00_data.ipynb #65c9f576
 def first_line(e): return (str(e) or type(e).__name__).splitlines()[0]
 
 # %% ../nbs/00_data.ipynb #a535b141
@@ -64,6 +65,7 @@ def to_float(
     "The one place where bytes become numbers: 0 is -1, 255 is 1."
     return x.float()/127.5 - 1 if x.dtype == torch.uint8 else x
 
+# %% ../nbs/00_data.ipynb #bbd5e31b
 def to_uint8(
     x:Tensor,   # floats in [-1, 1]
 )->Tensor:      # uint8
@@ -79,6 +81,7 @@ def ring_centres(
     angle = torch.arange(n)*(2*torch.pi/n)
     return radius*torch.stack([angle.cos(), angle.sin()], 1)
 
+# %% ../nbs/00_data.ipynb #f6c39cc4
 def grid_centres(
     n:int=5,            # modes a side
     step:float=2.,      # between neighbours
@@ -87,6 +90,7 @@ def grid_centres(
     side = (torch.arange(n) - (n-1)/2)*step
     return torch.cartesian_prod(side, side)
 
+# %% ../nbs/00_data.ipynb #d9fc4edd
 def mixture(
     name:str,           # of the data set
     centres:Tensor,     # (M, 2)
@@ -124,12 +128,14 @@ def data_root(
 
 DOWNLOADS = {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}
 
+# %% ../nbs/00_data.ipynb #fadfeb83
 def _archives(name):
     "`torchvision`'s class and its (file, md5) pairs."
     import torchvision
     cls = getattr(torchvision.datasets, DOWNLOADS[name])
     return cls, cls.resources
 
+# %% ../nbs/00_data.ipynb #675bc127
 def _read_idx(data):
     """The array in an IDX file's bytes:
     two zeros, type 8 (unsigned byte), the number of dimensions, their sizes, the values."""
@@ -137,7 +143,7 @@ def _read_idx(data):
     n = data[3]
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(np.frombuffer(data, '>i4', n, 4)).copy()
 
-# %% ../nbs/00_data.ipynb #fadfeb83
+# %% ../nbs/00_data.ipynb #fcf0a348
 def _verified(path, md5, name, root):
     "The file's bytes. Raises `InputError` if it is missing or is not the published file."
     how = f'get it with: disentangle data {name} --data-root {root}'
@@ -149,6 +155,7 @@ def _verified(path, md5, name, root):
         raise InputError(f'{path} is corrupt (md5 {found}, expected {md5}); delete it and {how}')
     return data
 
+# %% ../nbs/00_data.ipynb #6e9e13bb
 def mnist_like(
     name:str='mnist',   # 'mnist' or 'fashion_mnist'
     split:str='train',  # 'train' (60,000) or 'test' (10,000)
@@ -166,6 +173,7 @@ def mnist_like(
     classes = tuple(c.split(' - ')[0] for c in cls.classes)
     return Dataset(name, read('images')[:, None], read('labels').long(), classes)
 
+# %% ../nbs/00_data.ipynb #c9635c5d
 def fetch(
     name:str,      # 'mnist' or 'fashion_mnist'
     root=None,     # see `data_root`
@@ -183,6 +191,7 @@ def fetch(
 # %% ../nbs/00_data.ipynb #a9f417b2
 _suffixes = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
 
+# %% ../nbs/00_data.ipynb #a536654a
 def _opened(path, use):
     "`use(image)`. Raises `InputError` naming a file that cannot be decoded."
     from PIL import Image
@@ -191,6 +200,7 @@ def _opened(path, use):
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise InputError(f'{path} cannot be read as an image ({first_line(e)}); repair or remove it') from None
 
+# %% ../nbs/00_data.ipynb #d39786d6
 def _square(im, size, mode):
     "A centred square of an image as a (size, size[, 3]) uint8 array; 16 bits a pixel become 8."
     from PIL import Image, ImageOps
@@ -198,8 +208,10 @@ def _square(im, size, mode):
     if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im)/257).round().clip(0, 255).astype(np.uint8))
     return np.asarray(ImageOps.fit(im.convert(mode), (size, size), Image.Resampling.LANCZOS))
 
+# %% ../nbs/00_data.ipynb #053c358c
 def _is_grey(im): return im.mode in ('1', 'L', 'LA') or im.mode.startswith('I')
 
+# %% ../nbs/00_data.ipynb #f4ede2e8
 def image_folder(
     path,                # the folder
     size:int=64,         # pixels a side
@@ -226,6 +238,7 @@ def image_folder(
 # %% ../nbs/00_data.ipynb #6cdd9aed
 DATA = ('ring', 'grid', 'digits', 'mnist', 'fashion_mnist')
 
+# %% ../nbs/00_data.ipynb #848bc060
 def load_data(
     name,               # one of `DATA`, or a folder of images
     split:str='train',  # 'train' or 'test'

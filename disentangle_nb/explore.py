@@ -28,6 +28,7 @@ def tile(
                      normalize=True, value_range=(-1, 1))
     return grid.permute(1, 2, 0).numpy()
 
+# %% ../nbs/08_explore.ipynb #960ce568
 def draw(ax, x, ncol=None):
     "A batch on an axis: images tiled, points scattered."
     if x.ndim == 2: ax.scatter(*x.cpu().T, s=2, alpha=.5); ax.set_aspect('equal'); return ax
@@ -36,6 +37,7 @@ def draw(ax, x, ncol=None):
     for s in ax.spines.values(): s.set_visible(False)
     return ax
 
+# %% ../nbs/08_explore.ipynb #6f9f95ad
 def plot_samples(
     model,           # any model with `sample_latent` and `generate`
     n:int=64,        # items
@@ -54,6 +56,7 @@ def codes_of(model):
     "The model's codes by name; empty for a plain GAN."
     return {c.name: c for c in getattr(model, 'codes', ())}
 
+# %% ../nbs/08_explore.ipynb #86451d94
 def traverse(
     model,           # an InfoGAN
     name:str,        # the code that varies
@@ -87,12 +90,13 @@ def plot_traversal(
     name:str,            # the code that varies
     steps:int=10,        # columns
     seed:int=0,          # of the noise
-    match=None,          # the class of each category (`metrics.match_codes`): rows are sorted by it
+    match=None,          # the class of each value of the first categorical code (`metrics.match_codes`)
     classes=(),          # the classes' names
 ):                       # matplotlib figure
-    "`traverse` as a figure."
+    "`traverse` as a figure, with its rows named and sorted by class if the classes are known."
     x, code = traverse(model, name, steps, seed), codes_of(model)[name]
-    if match is None or len(match) != len(x): match, order = None, np.arange(len(x))
+    first = next((n for n, c in codes_of(model).items() if isinstance(c, Categorical)), None)
+    if match is None or (isinstance(code, Categorical) and name != first): match, order = None, np.arange(len(x))
     else: order = np.argsort(np.where(np.asarray(match) < 0, len(x), match), kind='stable')     # unmatched ones last
     def label(i): return f'{i}' if match is None else '-' if match[i] < 0 else f'{classes[match[i]] if classes else match[i]}'
     fig, ax = plt.subplots(figsize=(5.2, 5.2*len(x)/steps + .8))
@@ -119,6 +123,7 @@ def smooth(
     lo = np.maximum(np.arange(1, len(total)) - window, 0)
     return (total[1:] - total[lo])/(np.arange(1, len(total)) - lo)
 
+# %% ../nbs/08_explore.ipynb #f9cc4722
 def plot_log(
     log,             # a list of {'step': ..., metric: ...}, from `fit` or `metrics.jsonl`
     window:int=10,   # of the running mean drawn over the raw values
@@ -143,6 +148,7 @@ def save_figure(
     plt.close(fig)
     return Path(path)
 
+# %% ../nbs/08_explore.ipynb #3b2e6d22
 def save_pictures(
     model,           # in evaluation mode or not
     folder,          # of the run

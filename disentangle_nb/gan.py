@@ -26,12 +26,14 @@ def discriminator_loss(
     "`-V`, the cross-entropy of telling real from generated, which D descends (Goodfellow et al. 2014, Eq. 1)."
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
+# %% ../nbs/04_unrolled_gan.ipynb #d8ff2c33
 def nonsaturating_loss(
     fake_logits:Tensor,   # (B,)
 )->Tensor:                # (), nats, batch mean
     "`-log D(G(z))`, the non-saturating generator loss (Goodfellow et al. 2014, section 3)."
     return F.softplus(-fake_logits).mean()
 
+# %% ../nbs/04_unrolled_gan.ipynb #3b57db59
 def saddle_loss(
     real_logits:Tensor,   # (B,)
     fake_logits:Tensor,   # (B,)
@@ -50,6 +52,7 @@ def player(
     buffers = {n: b.detach().clone() for n, b in module.named_buffers()}
     return {'params': params, 'buffers': buffers, 'opt': optimizer.start(params)}
 
+# %% ../nbs/04_unrolled_gan.ipynb #d59461bb
 def stateful(
     module:nn.Module,
 ):                     # f(params, buffers, *x) -> (output, new buffers)
@@ -63,6 +66,7 @@ def stateful(
 # %% ../nbs/04_unrolled_gan.ipynb #588077bc
 LOSSES = ('saddle', 'nonsaturating')
 
+# %% ../nbs/04_unrolled_gan.ipynb #27585429
 @dataclass(frozen=True)
 class GANConfig:
     "All that defines a GAN. Raises `InputError` for a value that cannot work."
@@ -160,6 +164,7 @@ def loss_D(self:GAN,
     "What D descends, and what is unrolled."
     return discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0])
 
+# %% ../nbs/04_unrolled_gan.ipynb #c40378ef
 @patch
 def loss_G(self:GAN,
     theta_K:dict,   # D after the unrolled steps
@@ -170,6 +175,7 @@ def loss_G(self:GAN,
     loss = self.adversarial(theta_K, x, self._D(theta_K, fake)[0])
     return loss, {'g_loss': loss}
 
+# %% ../nbs/04_unrolled_gan.ipynb #3822c82a
 @patch
 def adversarial(self:GAN, theta, x, fake_logits)->Tensor:
     "The generator loss that the config names, for D's parameters `theta`."

@@ -59,6 +59,7 @@ def make_codes(
     return (*(Categorical(f'c_cat{i}', n) for i, n in enumerate(cats, 1)),
             *(Continuous(f'c_cont{i}', sigma) for i in range(1, conts+1)))
 
+# %% ../nbs/05_infogan.ipynb #d7c5ca60
 def split_q(
     q:Tensor,       # (B, sum of widths), Q's output
     codes,          # the codes
@@ -66,6 +67,7 @@ def split_q(
     "Q's output by code."
     return dict(zip([c.name for c in codes], q.split([c.width for c in codes], 1)))
 
+# %% ../nbs/05_infogan.ipynb #cdb551db
 def information_losses(
     q:Tensor,       # (B, sum of widths), Q's output for G(z, c)
     latent:dict,    # the codes that went in
@@ -74,6 +76,7 @@ def information_losses(
     "The negative log-likelihoods of which `-L_I` is made (Chen et al. 2016, Eq. 5)."
     return {c.name: c.nll(part, latent[c.name]) for c, part in zip(codes, split_q(q, codes).values())}
 
+# %% ../nbs/05_infogan.ipynb #710fb09f
 def information_bound(
     losses:dict,    # as `information_losses` gives them
     codes,
@@ -88,10 +91,10 @@ class InfoGANConfig(GANConfig):
     shape:tuple=(1, 8, 8)        # of one image; given by the data
     noise:int=62                 # dimension of z, standard normal
     width:int=32                 # of G: channels before its last layer, or hidden units
-    d_width:int=32               # of D and Q: channels of the first layer, or hidden units
+    d_width:int=16               # of D and Q: channels of the first layer, or hidden units
+    norm:str='batch'             # normalisation in D and Q: none, batch, group or spectral
     loss:str='nonsaturating'     # of G: nonsaturating, or saddle (Metz et al.)
-    lr:float=2e-4                # Adam's learning rate for D and Q
-    lr_ratio:float=5.            # G's learning rate, as a multiple of D's
+    lr:float=1e-3                # Adam's learning rate for D and Q
     cats:tuple=(10,)             # the number of values of each categorical code
     conts:int=2                  # continuous codes, uniform on [-1, 1]
     info:float=1.                # lambda, the weight of the information loss
@@ -111,9 +114,9 @@ class InfoGAN(GAN):
     "An (unrolled) InfoGAN (Chen et al. 2016, Eq. 6; Metz et al. 2016, Eq. 9-11)."
     name, Config = 'infogan', InfoGANConfig
     presets = {
-        'points': dict(steps=25_000, batch_size=512, width=128, d_width=128, lr_ratio=1.),
+        'points': dict(steps=25_000, batch_size=512, width=128, d_width=128, norm='none', lr=1e-4),
         'image': dict(steps=20_000, batch_size=64),
-        'digits': dict(steps=3_000, d_width=16),
+        'digits': dict(steps=2_500),
     }
 
     def __init__(self,

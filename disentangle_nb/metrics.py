@@ -39,6 +39,7 @@ def match_codes(
     match[rows] = cols
     return match
 
+# %% ../nbs/07_metrics.ipynb #32faf1c2
 def category_error(
     match,            # as `match_codes` gives it, fitted on training images
     codes,            # (N,) ints: the categories of test images

@@ -27,6 +27,7 @@ def doublings(
 # %% ../nbs/01_networks.ipynb #fdeca4f7
 NORMS = ('none', 'batch', 'group', 'spectral')
 
+# %% ../nbs/01_networks.ipynb #d466d4a1
 def _norm(kind, channels, dims):
     "The normalisation layer after a convolution (`dims=2`) or a linear layer (`dims=0`), as a list."
     if kind == 'batch': return [(nn.BatchNorm2d if dims else nn.BatchNorm1d)(channels)]
@@ -34,6 +35,7 @@ def _norm(kind, channels, dims):
     if kind in ('none', 'spectral'): return []
     raise InputError(f'unknown norm {kind!r}; there are {", ".join(NORMS)}')
 
+# %% ../nbs/01_networks.ipynb #64496295
 def _wrap(kind, layer): return spectral_norm(layer) if kind == 'spectral' else layer
 
 # %% ../nbs/01_networks.ipynb #5c7c8030
@@ -45,6 +47,7 @@ def mlp(
     layers = [l for a, b in zip(sizes, sizes[1:]) for l in (nn.Linear(a, b), act())]
     return nn.Sequential(*layers[:-1])
 
+# %% ../nbs/01_networks.ipynb #dbaff9ef
 def conv_generator(
     shape,          # (C, H, H) of an image
     latent:int,     # dimension of the latent vector
@@ -78,6 +81,7 @@ class Scale(nn.Module):
     def forward(self, x): return x*self.by
     def extra_repr(self): return str(self.by)
 
+# %% ../nbs/01_networks.ipynb #4fa2b87b
 def trunk(
     shape,              # of one item
     width:int=32,       # channels of the first layer (images) or hidden units (points)
@@ -99,9 +103,10 @@ def trunk(
     layers += [nn.Flatten(), linear, *_norm(norm, features, 0), nn.LeakyReLU(.1)]
     return nn.Sequential(*layers), features
 
-# %% ../nbs/01_networks.ipynb #4fa2b87b
+# %% ../nbs/01_networks.ipynb #cb67354f
 def _full(x): return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
+# %% ../nbs/01_networks.ipynb #f8e76581
 class Discriminator(nn.Module):
     "`D`, and with `codes > 0` the recognition network `Q` on the same trunk."
     def __init__(self,

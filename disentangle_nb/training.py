@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write_whole', 'write_json', 'save_tensors',
-           'load_tensors', 'pick_device', 'autocast', 'read_config', 'versions', 'open_run', 'save_checkpoint',
-           'load_checkpoint', 'read_jsonl', 'in_notebook', 'fit', 'model_class', 'load']
+           'load_tensors', 'pick_device', 'autocast', 'read_config', 'versions', 'check_run', 'save_checkpoint',
+           'load_checkpoint', 'read_jsonl', 'write_run', 'in_notebook', 'fit', 'model_class', 'load']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import importlib, json, os, platform, sys, time
@@ -34,6 +34,7 @@ def flatten(
     for name, s in state.items(): flat.update(flatten(s, f'{prefix}/{name}' if prefix else name))
     return flat
 
+# %% ../nbs/03_training.ipynb #d695826e
 def unflatten(
     flat:dict,      # as `flatten` gives it
     like,           # a state of the wanted form
@@ -50,6 +51,7 @@ def unflatten(
         raise InputError(f'{prefix} has shape {found} in the checkpoint and {wanted} in the model')
     return t.to(like)
 
+# %% ../nbs/03_training.ipynb #d5770757
 def map_tensors(f, state):
     "`f` applied to every tensor of nested dicts."
     if isinstance(state, dict): return {k: map_tensors(f, v) for k, v in state.items()}
@@ -67,14 +69,17 @@ def write_whole(
     with open(tmp, 'rb') as f: os.fsync(f.fileno())
     os.replace(tmp, path)
 
+# %% ../nbs/03_training.ipynb #cba277ec
 def write_json(path, value): write_whole(path, lambda p: p.write_text(json.dumps(value, indent=1) + '\n'))
 
+# %% ../nbs/03_training.ipynb #a6db6185
 def save_tensors(path, tensors, **meta):
     "A flat dict of tensors, with metadata strings."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     meta = {k: str(v) for k, v in meta.items()}
     write_whole(path, lambda p: safetensors.torch.save_file(tensors, p, metadata=meta))
 
+# %% ../nbs/03_training.ipynb #853062ed
 def load_tensors(
     path,
 )->tuple:           # (name -> tensor, metadata)
@@ -99,6 +104,7 @@ def pick_device(
 
 PRECISIONS = ('fp32', 'bf16')
 
+# %% ../nbs/03_training.ipynb #3f089603
 def autocast(device, precision):
     """The context in which steps run: `bf16` makes matrix products and convolutions bfloat16,
     parameters and moments stay float32."""
@@ -118,6 +124,7 @@ def read_config(
     if not isinstance(config, dict): raise InputError(f'{file} is not a JSON object')
     return config
 
+# %% ../nbs/03_training.ipynb #90acb673
 def _difference(name, old, new):
     "`name old, not new`, down to the entry of a nested dict that differs."
     if isinstance(old, dict) and isinstance(new, dict):
@@ -125,19 +132,21 @@ def _difference(name, old, new):
         return _difference(k, old.get(k), new.get(k))
     return f'{name} {old!r}, not {new!r}'
 
-# %% ../nbs/03_training.ipynb #90acb673
+# %% ../nbs/03_training.ipynb #32ece31d
 _free = {'steps', 'device', 'checkpoint_every', 'versions'}    # what may differ in a resumed run
 
+# %% ../nbs/03_training.ipynb #a9abc630
 def versions():
     return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
 
-def open_run(
+# %% ../nbs/03_training.ipynb #566d0eb9
+def check_run(
     out,            # the folder
     config:dict,    # all that the run was asked for; JSON values
     resume:bool,    # go on with the run in it, if there is one
 )->Path:
-    """Make the folder and write `config.json`.
-    Raises `InputError`, before anything is written, if it holds another run or other files."""
+    """Whether a run with this configuration can start or go on in the folder; nothing is written.
+    Raises `InputError` if it holds another run or other files."""
     out, config = Path(out), json.loads(json.dumps(config))
     if out.exists() and not out.is_dir(): raise InputError(f'{out} is a file, not a folder')
     there = out/'config.json'
@@ -152,16 +161,17 @@ def open_run(
             raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink')
     elif out.exists() and any(out.iterdir()):
         raise InputError(f'{out} is not empty and holds no run; choose another folder')
-    try: (out/'checkpoint').mkdir(parents=True, exist_ok=True); write_json(there, config)
-    except OSError as e: raise InputError(f'{out} cannot be written ({e.strerror})') from None
     return out
 
-# %% ../nbs/03_training.ipynb #32ece31d
+# %% ../nbs/03_training.ipynb #78151396
 def save_checkpoint(out, state, rng, step):
-    "The state after `step` steps, with the generator's own."
-    path = Path(out)/'checkpoint'/'state.safetensors'
-    save_tensors(path, {**flatten(state), 'rng': rng.get_state()}, step=step)
+    "The state after `step` steps, with the generator's own. Raises `FloatingPointError` rather than keep a broken one."
+    flat = flatten(state)
+    for k, t in flat.items():
+        if not torch.isfinite(t).all(): raise FloatingPointError(f'{k} is not finite at step {step}; the last checkpoint is from before')
+    save_tensors(Path(out)/'checkpoint'/'state.safetensors', {**flat, 'rng': rng.get_state()}, step=step)
 
+# %% ../nbs/03_training.ipynb #4cf80af4
 def load_checkpoint(out, state, rng):
     """`(state, step)` from the latest checkpoint, moving `rng` to where it was;
     as given, and 0, if there is none."""
@@ -172,6 +182,7 @@ def load_checkpoint(out, state, rng):
     rng.set_state(flat['rng'])
     return state, int(meta['step'])
 
+# %% ../nbs/03_training.ipynb #bd1aa6ed
 def read_jsonl(
     path,           # a file of one JSON object a line
     upto=None,      # keep the objects whose step is at most this
@@ -179,8 +190,20 @@ def read_jsonl(
     "The objects of a `.jsonl` file; a half-written last line is dropped."
     if not Path(path).exists(): return []
     lines = Path(path).read_text().splitlines(keepends=True)
-    rows = [json.loads(l) for l in lines if l.endswith('\n')]
+    try: rows = [json.loads(l) for l in lines if l.endswith('\n')]
+    except ValueError as e: raise InputError(f'{path} is damaged ({e}); delete its broken lines') from None
     return [r for r in rows if upto is None or r['step'] <= upto]
+
+# %% ../nbs/03_training.ipynb #d01a4893
+def write_run(out, config, log, clock):
+    "Make the folder, if need be, and bring its files to the checkpoint's step. Raises `InputError` if it cannot be written."
+    try:
+        (out/'checkpoint').mkdir(parents=True, exist_ok=True)
+        write_json(out/'config.json', config)
+        for name, rows in (('metrics', log), ('timings', clock)):
+            lines = ''.join(json.dumps(r) + '\n' for r in rows)
+            write_whole(out/f'{name}.jsonl', lambda p: p.write_text(lines))
+    except OSError as e: raise InputError(f'{out} cannot be written ({e.strerror})') from None
 
 # %% ../nbs/03_training.ipynb #97fc761a
 def in_notebook():
@@ -188,6 +211,7 @@ def in_notebook():
     shell = sys.modules.get('IPython') and sys.modules['IPython'].get_ipython()
     return bool(shell) and 'IPKernelApp' in getattr(shell, 'config', {})
 
+# %% ../nbs/03_training.ipynb #8aeb0e67
 def _check_finite(row):
     for k, v in row.items():
         if not v - v == 0:
@@ -218,12 +242,13 @@ def fit(
     device, log, done = torch.device(device), [], 0
     state = map_tensors(lambda t: t.to(device), state)
     if out is not None:
-        out = open_run(out, config or {'steps': steps}, resume)
+        config = config or {'steps': steps}
+        out = check_run(out, config, resume)
         state, done = load_checkpoint(out, state, rng)
-        log, clock = read_jsonl(out/'metrics.jsonl', done), read_jsonl(out/'timings.jsonl', done)
-        for name, rows in (('metrics', log), ('timings', clock)):
-            text = ''.join(json.dumps(r) + '\n' for r in rows)
-            write_whole(out/f'{name}.jsonl', lambda p: p.write_text(text))
+        log, clock = (read_jsonl(out/name, done) for name in ('metrics.jsonl', 'timings.jsonl'))
+        if done < steps:      # the last step is logged whatever its number: not if it turns out not to be the last
+            log, clock = ([r for r in rows if r['step'] % log_every == 0] for rows in (log, clock))
+        write_run(out, config, log, clock)
         wall, cpu = (clock[-1]['wall_seconds'], clock[-1]['cpu_seconds']) if clock else (0., 0.)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -251,6 +276,7 @@ def fit(
 # %% ../nbs/03_training.ipynb #615bf0b7
 MODELS = {'gan': 'disentangle_nb.gan.GAN', 'infogan': 'disentangle_nb.infogan.InfoGAN'}
 
+# %% ../nbs/03_training.ipynb #95da5a61
 def model_class(
     name:str,   # one of `MODELS`
 )->type:

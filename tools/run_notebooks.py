@@ -4,7 +4,7 @@
 
 Without --slow, cells marked `#| slow` are not run and keep the outputs they have. Cells marked `#| notest` or `#| eval: false` are never run.
 """
-import argparse, os, re, sys, time
+import argparse, os, re, sys, time, traceback
 from pathlib import Path
 
 from execnb.nbio import read_nb, write_nb
@@ -24,7 +24,7 @@ def run(path, slow):
         if cell.cell_type != 'code' or flags(cell) & skip: continue
         start = time.time()
         shell.cell(cell)
-        if shell.exc: sys.exit(f'{path.name}, cell {i}:\n{cell.source}\n{shell.prettytb()}')
+        if shell.exc: sys.exit(f'{path.name}, cell {i}:\n{cell.source}\n' + ''.join(traceback.format_exception(shell.exc)))
         if (took := time.time() - start) > 10: print(f'  {path.name}, cell {i}: {took:.0f} s', flush=True)
     clean_nb(nb, clean_ids=True)
     write_nb(nb, path)
