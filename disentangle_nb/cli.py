@@ -36,7 +36,9 @@ def settings(
     return cls.Config(**{'shape': data.shape, **chosen}), train
 
 # %% ../nbs/09_cli.ipynb #bb476c1b
-def first_categorical(model): return next((c for c in getattr(model, 'codes', ()) if isinstance(c, Categorical)), None)
+def first_categorical(model):
+    "The model's first categorical code, or `None`."
+    return next((c for c in getattr(model, 'codes', ()) if isinstance(c, Categorical)), None)
 
 # %% ../nbs/09_cli.ipynb #941b6c6a
 def category_match(model, data):

@@ -182,9 +182,12 @@ def fetch(
     cls, _ = _archives(name)
     root = data_root(root)
     raw = root/cls.__name__/'raw'
+    new = [p for p in (raw, raw.parent, root) if not p.exists()]
     try: cls(root, download=True)
     except Exception as e:
-        raise InputError(f'{name} could not be downloaded into {root} ({first_line(e)}); '
+        for p in new:
+            if p.is_dir() and not any(p.iterdir()): p.rmdir()
+        raise InputError(f'{name} could not be downloaded into {root} ({first_line(e).rstrip(":")}); '
                          f'put its .gz files into {raw} by hand') from None
     return raw
 

@@ -77,7 +77,7 @@ class GANConfig:
     norm:str='none'              # normalisation in D: none, batch, group or spectral
     unroll:int=0                 # K, the differentiable steps of D that G looks ahead; 0 is an ordinary GAN
     lookahead:bool=False         # cut the gradient through those steps (a control, not an unrolled GAN)
-    remat:bool=False             # replay those steps in backward: memory constant in K, for more time
+    remat:bool=False             # replay those steps in backward: less memory, more time (chapter 02)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
     lr:float=1e-4                # Adam's learning rate for D
     lr_ratio:float=1.            # G's learning rate, as a multiple of D's
@@ -85,7 +85,7 @@ class GANConfig:
     beta2:float=.999             # Adam's decay of the mean square
 
     def __post_init__(self):
-        whole = lambda least: lambda v: isinstance(v, int) and v >= least
+        whole = lambda least: lambda v: type(v) is int and v >= least
         self._want('unroll', whole(0), 'an integer >= 0')
         for name in ('noise', 'width', 'd_width'): self._want(name, whole(1), 'an integer >= 1')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v < float('inf'), 'a number > 0')
@@ -168,7 +168,7 @@ def loss_D(self:GAN,
 @patch
 def loss_G(self:GAN,
     theta_K:dict,   # D after the unrolled steps
-    theta_0:dict,   # D now
+    theta_0:dict,   # D now; the same object at K = 0
     x, fake, latent,
 )->tuple:           # (loss (), its named parts)
     "What G descends: the adversarial loss at theta_K."
