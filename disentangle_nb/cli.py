@@ -112,7 +112,6 @@ class _Parser(argparse.ArgumentParser):
     "Errors in one line."
     def error(self, message): raise InputError(f'{message}; see: {self.prog} --help')
 
-# %% ../nbs/09_cli.ipynb #11a1d32c
 def _number(kind, least=-math.inf, most=math.inf):
     "A converter for argparse."
     what = {int: 'an integer', float: 'a number'}[kind] + (f' >= {least}' if least > -math.inf else '')
@@ -125,22 +124,19 @@ def _number(kind, least=-math.inf, most=math.inf):
         return value
     return convert
 
-# %% ../nbs/09_cli.ipynb #de2e50c1
 def _ints(text):
     try: return tuple(int(t) for t in text.split(',') if t)
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be integers separated by commas, found {text!r}') from None
 
-# %% ../nbs/09_cli.ipynb #7e1cb40e
 def _option(name): return '--' + name.replace('_', '-')
 
-# %% ../nbs/09_cli.ipynb #a21a397e
+# %% ../nbs/09_cli.ipynb #11a1d32c
 def _add(p, name, kind, help, **kw):
     "One option, `--name`; `kind` converts its text."
     metavar = name.upper() if kind is str else 'N,N' if kind is _ints else 'N'
     p.add_argument('--' + name.replace('_', '-'), type=kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
 
-# %% ../nbs/09_cli.ipynb #6f47dae6
 def _add_config(p, cls):
     "One option for each field of the model's config, but for `shape`, which the data decide."
     docs = {k: v for c in reversed(cls.Config.__mro__[:-1]) for k, v in docments(c).items() if v}
@@ -152,15 +148,12 @@ def _add_config(p, cls):
 
 _known = f'{", ".join(DATA)}, or a folder of images'
 
-# %% ../nbs/09_cli.ipynb #b744fbf0
 def _add_files(p):
     _add(p, 'data_root', str, 'folder with the data files (default: $DISENTANGLE_DATA, else a cache)')
 
-# %% ../nbs/09_cli.ipynb #84fc7b7a
 def _add_image_size(p):
     _add(p, 'image_size', _number(int, 8), 'pixels a side, for a folder of images (default: 64)', default=64)
 
-# %% ../nbs/09_cli.ipynb #3fe8fbc0
 def _add_seed(p, what): _add(p, 'seed', _number(int, 0, 2**63-1), f'of {what} (default: 0)', default=0)
 
 # %% ../nbs/09_cli.ipynb #5f2df4ce
@@ -219,7 +212,6 @@ def _train(model, **options):
     what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
-# %% ../nbs/09_cli.ipynb #6bf9c4b5
 def _evaluate(run, data_root, seed):
     model, told = load(run), read_config(run)
     if 'data' not in told: raise InputError(f'{run}/config.json does not say on which data the model was trained')
@@ -228,19 +220,17 @@ def _evaluate(run, data_root, seed):
     write_json(Path(run)/'evaluation.json', result)
     print(json.dumps(result))
 
-# %% ../nbs/09_cli.ipynb #524eaf71
 def _picture_path(path):
     path = Path(path)
     if path.suffix.lower() != '.png': raise InputError(f'{path} is not a .png file; give --out a name that ends in .png')
     if not path.parent.is_dir(): raise InputError(f'the folder {path.parent} does not exist; make it first')
     return path
 
-# %% ../nbs/09_cli.ipynb #1836a50e
+# %% ../nbs/09_cli.ipynb #6bf9c4b5
 def _sample(run, n, seed, out):
     out, model = _picture_path(out), load(run)
     print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
 
-# %% ../nbs/09_cli.ipynb #b65c5dca
 def _data(name, data_root, image_size, out):
     if out: out = _picture_path(out)
     if name in DOWNLOADS: print(f'files: {fetch(name, data_root)}')

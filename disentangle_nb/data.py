@@ -135,7 +135,6 @@ def _archives(name):
     cls = getattr(torchvision.datasets, DOWNLOADS[name])
     return cls, cls.resources
 
-# %% ../nbs/00_data.ipynb #675bc127
 def _read_idx(data):
     """The array in an IDX file's bytes:
     two zeros, type 8 (unsigned byte), the number of dimensions, their sizes, the values."""
@@ -143,7 +142,6 @@ def _read_idx(data):
     n = data[3]
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(np.frombuffer(data, '>i4', n, 4)).copy()
 
-# %% ../nbs/00_data.ipynb #fcf0a348
 def _verified(path, md5, name, root):
     "The file's bytes. Raises `InputError` if it is missing or is not the published file."
     how = f'get it with: disentangle data {name} --data-root {root}'
@@ -194,7 +192,6 @@ def fetch(
 # %% ../nbs/00_data.ipynb #a9f417b2
 _suffixes = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
 
-# %% ../nbs/00_data.ipynb #a536654a
 def _opened(path, use):
     "`use(image)`. Raises `InputError` naming a file that cannot be decoded."
     from PIL import Image
@@ -203,7 +200,6 @@ def _opened(path, use):
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise InputError(f'{path} cannot be read as an image ({first_line(e)}); repair or remove it') from None
 
-# %% ../nbs/00_data.ipynb #d39786d6
 def _square(im, size, mode):
     "A centred square of an image as a (size, size[, 3]) uint8 array; 16 bits a pixel become 8."
     from PIL import Image, ImageOps
@@ -211,7 +207,6 @@ def _square(im, size, mode):
     if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im)/257).round().clip(0, 255).astype(np.uint8))
     return np.asarray(ImageOps.fit(im.convert(mode), (size, size), Image.Resampling.LANCZOS))
 
-# %% ../nbs/00_data.ipynb #053c358c
 def _is_grey(im): return im.mode in ('1', 'L', 'LA') or im.mode.startswith('I')
 
 # %% ../nbs/00_data.ipynb #f4ede2e8

@@ -144,7 +144,7 @@ def save_figure(
     path,            # .png
 )->Path:
     "The figure as a PNG whose bytes depend on its content only."
-    fig.savefig(path, dpi=100, metadata={'Software': None})
+    fig.savefig(path, dpi=100, bbox_inches='tight', pad_inches=.05, metadata={'Software': None})
     plt.close(fig)
     return Path(path)
 

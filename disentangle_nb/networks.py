@@ -35,7 +35,6 @@ def _norm(kind, channels, dims):
     if kind in ('none', 'spectral'): return []
     raise InputError(f'unknown norm {kind!r}; there are {", ".join(NORMS)}')
 
-# %% ../nbs/01_networks.ipynb #64496295
 def _wrap(kind, layer): return spectral_norm(layer) if kind == 'spectral' else layer
 
 # %% ../nbs/01_networks.ipynb #5c7c8030
@@ -106,7 +105,6 @@ def trunk(
 # %% ../nbs/01_networks.ipynb #cb67354f
 def _full(x): return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
-# %% ../nbs/01_networks.ipynb #f8e76581
 class Discriminator(nn.Module):
     "`D`, and with `codes > 0` the recognition network `Q` on the same trunk."
     def __init__(self,

@@ -132,10 +132,8 @@ def _difference(name, old, new):
         return _difference(k, old.get(k), new.get(k))
     return f'{name} {old!r}, not {new!r}'
 
-# %% ../nbs/03_training.ipynb #32ece31d
 _free = {'steps', 'device', 'checkpoint_every', 'versions'}    # what may differ in a resumed run
 
-# %% ../nbs/03_training.ipynb #a9abc630
 def versions():
     return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
 

@@ -45,7 +45,6 @@ def _minus(p, lr, a, b):
     "`p - lr*a/b`, in one operation unless `lr` is a tensor."
     return p - lr*a/b if torch.is_tensor(lr) else torch.addcdiv(p, a, b, value=-lr)
 
-# %% ../nbs/02_unroll.ipynb #228e4f66
 def sgd(
     lr,                  # step size
     momentum=0.,         # of the running sum of gradients
@@ -168,7 +167,6 @@ def _flat(tree):
     if isinstance(tree, dict): tree = tree.values()
     return [t for v in tree for t in _flat(v)] if isinstance(tree, (list, tuple, type({}.values()))) else []
 
-# %% ../nbs/02_unroll.ipynb #5443e1c1
 def _fill(tree, tensors):
     "`tree` with its tensors replaced, in order, by those of the iterator `tensors`."
     if torch.is_tensor(tree): return next(tensors)
@@ -183,19 +181,16 @@ def _get_rng(device):
     on_device = {'cuda': lambda: torch.cuda.get_rng_state(device), 'mps': lambda: torch.mps.get_rng_state()}
     return torch.get_rng_state(), on_device.get(device.type, lambda: None)()
 
-# %% ../nbs/02_unroll.ipynb #286bb7dc
 def _set_rng(state, device):
     torch.set_rng_state(state[0])
     if device.type == 'cuda': torch.cuda.set_rng_state(state[1], device)
     if device.type == 'mps': torch.mps.set_rng_state(state[1])
 
-# %% ../nbs/02_unroll.ipynb #a29fb2c1
 def _autocast_of(device):
-    "The autocast context in force now, to be entered again; without its cache of casts, which would grow with K."
+    "The autocast context in force now, to be entered again; without its cache of casts, which grows with K."
     if device.type == 'meta' or not torch.is_autocast_enabled(device.type): return nullcontext()
     return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
 
-# %% ../nbs/02_unroll.ipynb #6fc28c8f
 @contextmanager
 def _as_in_forward(rng, autocast, device):
     "Random numbers and autocast as they were then; the global generator is put back afterwards."
@@ -208,7 +203,6 @@ def _as_in_forward(rng, autocast, device):
 # %% ../nbs/02_unroll.ipynb #79bac28e
 def _leaf(t): return t.detach().requires_grad_(t.is_floating_point())
 
-# %% ../nbs/02_unroll.ipynb #b3757f50
 def _vjp(outputs, inputs, grads):
     "Adjoints of `inputs` given those of `outputs`; `None` where there is no path."
     pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None and o.requires_grad]
@@ -228,14 +222,13 @@ def _refuse_captured(value, theta):
         seen.add(node)
         leaf = getattr(node, 'variable', None)
         if leaf is not None and id(leaf) not in known:
-            raise ValueError(f'the loss uses a tensor of shape {tuple(leaf.shape)} that requires grad and is neither in params nor in inputs, '
-                             'or is made from one: pass it in inputs, or detach it')
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of '
+                             f'shape {tuple(leaf.shape)} that requires grad: pass it in inputs, or detach it')
         todo += [n for n, _ in node.next_functions]
 
 # %% ../nbs/02_unroll.ipynb #0c82e584
 def _add(a, b): return b if a is None else a if b is None else a + b
 
-# %% ../nbs/02_unroll.ipynb #f3bfc8b5
 def _cut(items, n, m): return items[:n], items[n:n+m], items[n+m:]
 
 # %% ../nbs/02_unroll.ipynb #2125bc0d
@@ -251,7 +244,8 @@ class _Replay(torch.autograd.Function):
             ctx.rng.append(_get_rng(run.device))
             x = inputs[k % len(inputs)]
             check = run.check if k == 0 else None
-            with run.autocast: params, state, value = _inner_step(run.loss, params, state, x, run.optimizer, hyper, False, check)
+            with run.autocast:
+                params, state, value = _inner_step(run.loss, params, state, x, run.optimizer, hyper, False, check)
             if k == 0: run.first = First(params, state, value)
         ctx.save_for_backward(*tensors)   # autograd then notices if one is changed in place before backward
         return tuple(p.clone() if p is start[n] else p for n, p in params.items())
@@ -272,7 +266,8 @@ class _Replay(torch.autograd.Function):
                 s_next = _inner_step(run.loss, *s_k, x, run.optimizer, h, True)[:2]
             got = _vjp(_flat(s_next), _flat((s_k, h, x)), bar)
             bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
-            bar_hyper, bar_inputs[j] = list(map(_add, bar_hyper, more_hyper)), list(map(_add, bar_inputs[j], more_x))
+            bar_hyper = list(map(_add, bar_hyper, more_hyper))
+            bar_inputs[j] = list(map(_add, bar_inputs[j], more_x))
         return None, *bar, *bar_hyper, *(g for x in bar_inputs for g in x)
 
 # %% ../nbs/02_unroll.ipynb #dfbf1036
@@ -285,29 +280,33 @@ class First(NamedTuple):
 # %% ../nbs/02_unroll.ipynb #71fa3e97
 def _checked_inputs(inputs, steps, return_first):
     "The inputs as a list of tuples."
-    if isinstance(steps, bool) or not hasattr(steps, '__index__'): raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
+    if isinstance(steps, bool) or not hasattr(steps, '__index__'):
+        raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
     if steps < 0: raise ValueError(f'steps must be an integer >= 0, found {steps}')
     each = inputs if isinstance(inputs, list) else [inputs]
     if wrong := [type(x).__name__ for x in each if not isinstance(x, tuple)]:
         raise TypeError(f'inputs must be a tuple, or a list of {steps} tuples, found {wrong[0]}')
     if return_first and not each: raise ValueError('return_first with steps=0 takes one step: give inputs as a tuple')
     if isinstance(inputs, list) and len(inputs) != steps:
-        raise ValueError(f'inputs is a list of {len(inputs)} tuples, but steps is {steps}: one for each step is wanted')
+        raise ValueError(f'inputs is a list of {len(inputs)} tuples, but steps is {steps}: one each is wanted')
     return each
 
 # %% ../nbs/02_unroll.ipynb #b9c00532
 def _checked_state(params, optimizer, state):
     "The optimiser's state for every parameter, fresh where none is given."
     if not params or not all(torch.is_tensor(p) and p.is_floating_point() for p in params.values()):
-        raise TypeError('params must be a non-empty dict of floating-point tensors, as from dict(module.named_parameters())')
+        raise TypeError('params must be a non-empty dict of floating-point tensors, '
+                        'as from dict(module.named_parameters())')
     fresh = optimizer.start(params)
     for n, s in (state or {}).items():
         if n not in params: raise ValueError(f'state has {n!r}, which params has not')
         if s and s.keys() != fresh[n].keys():
-            raise ValueError(f'state of {n!r} has {", ".join(s) or "nothing"}; this optimizer wants {", ".join(fresh[n]) or "nothing"}')
+            found, wanted = (', '.join(keys) or 'nothing' for keys in (s, fresh[n]))
+            raise ValueError(f'state of {n!r} has {found}; this optimizer wants {wanted}')
         for k, v in s.items():
             if torch.is_tensor(v) and v.shape != params[n].shape:
-                raise ValueError(f'state {k!r} of {n!r} has shape {tuple(v.shape)}, its parameter {tuple(params[n].shape)}')
+                shape, wanted = tuple(v.shape), tuple(params[n].shape)
+                raise ValueError(f'state {k!r} of {n!r} has shape {shape}, its parameter {wanted}')
     return {n: (state or {}).get(n) or fresh[n] for n in params}
 
 # %% ../nbs/02_unroll.ipynb #45edff99
@@ -326,23 +325,24 @@ def unroll(
     It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
     `steps=0` returns `params` itself. Nothing passed in is changed.
     Raises `TypeError` or `ValueError` for arguments that cannot work."""
-    inputs, state, hyper = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state), optimizer.hyper
-    graph = torch.is_grad_enabled() and any(t.requires_grad for t in _flat((params, state, hyper, inputs)))
-    first, theta, device = None, params, next(iter(params.values())).device
+    inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
+    tree = params, state, optimizer.hyper, inputs
+    device, needed = next(iter(params.values())).device, torch.is_grad_enabled()
+    graph = needed and any(t.requires_grad for t in _flat(tree))
+    first, theta = None, params
+    def one(theta, state, x, graph, check=None):
+        with _autocast_of(device): return _inner_step(loss, theta, state, x, optimizer, optimizer.hyper, graph, check)
     if steps == 0:
-        if return_first:
-            theta_0, x = _detached(params), _detached(inputs[0])
-            with _autocast_of(device): first = First(*_inner_step(loss, theta_0, state, x, optimizer, hyper, False))
+        if return_first: first = First(*one(_detached(params), state, _detached(inputs[0]), False))
     elif remat:
-        run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, device=device, autocast=_autocast_of(device),
-                              tree=(params, state, hyper, inputs), check=_refuse_captured if torch.is_grad_enabled() else None)
-        theta = dict(zip(params, _Replay.apply(run, *_flat(run.tree))))
+        run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, device=device,
+                              autocast=_autocast_of(device), check=_refuse_captured if needed else None)
+        theta = dict(zip(params, _Replay.apply(run, *_flat(tree))))
         first = run.first
     else:
-        check = None if graph or not torch.is_grad_enabled() else _refuse_captured
+        check = _refuse_captured if needed and not graph else None
         for k in range(steps):
-            x = inputs[k % len(inputs)]
-            with _autocast_of(device): theta, state, value = _inner_step(loss, theta, state, x, optimizer, hyper, graph, check)
+            theta, state, value = one(theta, state, inputs[k % len(inputs)], graph, check)
             if k == 0: first = First(_detached(theta), _detached(state), value)
     return (theta, first) if return_first else theta
 
@@ -365,7 +365,7 @@ def stateless(
         if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
             raise TypeError(f'{type(m).__name__} uses torch.nn.utils.spectral_norm, '
                             'which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
-    skeleton.to('meta')                                        # which unties what is tied: so every name is given below
+    skeleton.to('meta')                     # this unties what is tied, so every name is given below
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
     alias = {n: first_name[id(p)] for n, p in module.named_parameters(remove_duplicate=False)}
     kept = {n for n, _ in skeleton.named_buffers()}
