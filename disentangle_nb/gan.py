@@ -102,7 +102,7 @@ class GAN(nn.Module):
     `presets` are settings that suit a data set, where they differ from the defaults, and how long to train."""
     name, Config = 'gan', GANConfig
     presets = {
-        'points': dict(steps=25_000, batch_size=512),
+        'points': dict(steps=25_000, batch_size=512, threads=1),
         'image': dict(steps=10_000, batch_size=64, noise=64, width=32, d_width=16, loss='nonsaturating', lr=1e-3),
     }
 

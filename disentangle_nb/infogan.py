@@ -114,9 +114,9 @@ class InfoGAN(GAN):
     "An (unrolled) InfoGAN (Chen et al. 2016, Eq. 6; Metz et al. 2016, Eq. 9-11)."
     name, Config = 'infogan', InfoGANConfig
     presets = {
-        'points': dict(steps=25_000, batch_size=512, width=128, d_width=128, norm='none', lr=1e-4),
+        'points': dict(steps=25_000, batch_size=512, threads=1, width=128, d_width=128, norm='none', lr=1e-4),
         'image': dict(steps=20_000, batch_size=64),
-        'digits': dict(steps=2_500),
+        'digits': dict(steps=2_500, threads=1),
     }
 
     def __init__(self,

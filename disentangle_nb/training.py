@@ -132,7 +132,7 @@ def _difference(name, old, new):
         return _difference(k, old.get(k), new.get(k))
     return f'{name} {old!r}, not {new!r}'
 
-_free = {'steps', 'device', 'checkpoint_every', 'versions'}    # what may differ in a resumed run
+_free = {'steps', 'device', 'checkpoint_every', 'threads', 'versions'}    # what may differ in a resumed run
 
 def versions():
     return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
