@@ -124,34 +124,44 @@ class GAN(nn.Module):
     latent_dim = property(lambda self: self.config.noise, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: 0, doc="Dimension of Q's output; a plain GAN has no Q.")
 
-    def sample_latent(self,
-        n:int,
-        rng:torch.Generator,
-        device=None,           # the generator's by default
-    )->dict:                   # name -> (n, ...)
-        "Latents from their prior."
-        z = torch.randn(n, self.config.noise, generator=rng, device=rng.device)
-        return {'z': z.to(device or rng.device)}
+# %% ../nbs/04_unrolled_gan.ipynb #b236d2e4
+@patch
+def sample_latent(self:GAN,
+    n:int,
+    rng:torch.Generator,
+    device=None,           # the generator's by default
+)->dict:                   # name -> (n, ...)
+    "Latents from their prior."
+    z = torch.randn(n, self.config.noise, generator=rng, device=rng.device)
+    return {'z': z.to(device or rng.device)}
 
-    def encode(self, latent)->Tensor:
-        "The latent as the generator's input, (B, latent_dim)."
-        return latent['z']
+# %% ../nbs/04_unrolled_gan.ipynb #709ece52
+@patch
+def encode(self:GAN, latent)->Tensor:
+    "The latent as the generator's input, (B, latent_dim)."
+    return latent['z']
 
-    def init(self)->dict:
-        "The state before the first step, from the model's own weights."
-        return {'G': player(self.generator, self.optim_G), 'D': player(self.discriminator, self.optim_D)}
+# %% ../nbs/04_unrolled_gan.ipynb #e8795e41
+@patch
+def init(self:GAN)->dict:
+    "The state before the first step, from the model's own weights."
+    return {'G': player(self.generator, self.optim_G), 'D': player(self.discriminator, self.optim_D)}
 
-    def put(self, state)->'GAN':
-        "Take the weights of a state, and go to evaluation mode."
-        for net, s in ((self.generator, state['G']), (self.discriminator, state['D'])):
-            net.load_state_dict({**s['params'], **s['buffers']})
-        return self.eval()
+# %% ../nbs/04_unrolled_gan.ipynb #ca168ee5
+@patch
+def put(self:GAN, state)->'GAN':
+    "Take the weights of a state, and go to evaluation mode."
+    for net, s in ((self.generator, state['G']), (self.discriminator, state['D'])):
+        net.load_state_dict({**s['params'], **s['buffers']})
+    return self.eval()
 
-    @torch.no_grad()
-    def generate(self, latent)->Tensor:
-        "Items from latents, in evaluation mode: (B, *shape); images in [-1, 1]."
-        self.generator.eval()
-        return self.generator(self.encode(latent).to(next(self.generator.parameters()).device))
+# %% ../nbs/04_unrolled_gan.ipynb #2f8ba4b1
+@patch
+@torch.no_grad()
+def generate(self:GAN, latent)->Tensor:
+    "Items from latents, in evaluation mode: (B, *shape); images in [-1, 1]."
+    self.generator.eval()
+    return self.generator(self.encode(latent).to(next(self.generator.parameters()).device))
 
 # %% ../nbs/04_unrolled_gan.ipynb #82e0f834
 @patch

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -129,45 +130,59 @@ class InfoGAN(GAN):
     latent_dim = property(lambda self: self.config.noise + self.codes_dim, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: sum(c.width for c in self.codes), doc="Dimension of Q's output.")
 
-    def sample_latent(self, n, rng, device=None)->dict:
-        "`{'z': (n, noise), 'c_cat1': (n,) int64, 'c_cont1': (n,) in [-1, 1], ...}` from their priors."
-        latent = {**super().sample_latent(n, rng), **{c.name: c.sample(n, rng) for c in self.codes}}
-        return {k: v.to(device or rng.device) for k, v in latent.items()}
+# %% ../nbs/05_infogan.ipynb #f53c5f3b
+@patch
+def sample_latent(self:InfoGAN, n, rng, device=None)->dict:
+    "`{'z': (n, noise), 'c_cat1': (n,) int64, 'c_cont1': (n,) in [-1, 1], ...}` from their priors."
+    latent = {**GAN.sample_latent(self, n, rng), **{c.name: c.sample(n, rng) for c in self.codes}}
+    return {k: v.to(device or rng.device) for k, v in latent.items()}
 
-    def encode(self, latent)->Tensor:
-        "The latent as the generator's input, (B, latent_dim): noise, one-hot vectors, numbers."
-        return torch.cat([latent['z'], *(c.encode(latent[c.name]) for c in self.codes)], 1)
+# %% ../nbs/05_infogan.ipynb #26740b62
+@patch
+def encode(self:InfoGAN, latent)->Tensor:
+    "The latent as the generator's input, (B, latent_dim): noise, one-hot vectors, numbers."
+    return torch.cat([latent['z'], *(c.encode(latent[c.name]) for c in self.codes)], 1)
 
-    def information(self, q, latent)->tuple:
-        """The information loss that the players descend, (), `lambda` times the weighted sum of the codes' losses;
-        and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`."""
-        losses, parts = information_losses(q, latent, self.codes), {}
-        for c in self.codes:
-            kind = 'q_cat' if isinstance(c, Categorical) else 'q_cont'
-            parts[kind] = parts.get(kind, 0) + losses[c.name]
-        weight = {'q_cat': 1, 'q_cont': self.config.cont_weight}
-        return self.config.info*sum(weight[k]*v for k, v in parts.items()), parts
+# %% ../nbs/05_infogan.ipynb #b20da35a
+@patch
+def information(self:InfoGAN, q, latent)->tuple:
+    """The information loss that the players descend, (), `lambda` times the weighted sum of the codes' losses;
+    and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`."""
+    losses, parts = information_losses(q, latent, self.codes), {}
+    for c in self.codes:
+        kind = 'q_cat' if isinstance(c, Categorical) else 'q_cont'
+        parts[kind] = parts.get(kind, 0) + losses[c.name]
+    weight = {'q_cat': 1, 'q_cont': self.config.cont_weight}
+    return self.config.info*sum(weight[k]*v for k, v in parts.items()), parts
 
-    def loss_D(self, theta, x, fake, latent)->Tensor:
-        "`L_D + lambda L_I`, which D and Q descend."
-        (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake)
-        return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0]
+# %% ../nbs/05_infogan.ipynb #9ce19b05
+@patch
+def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
+    "`L_D + lambda L_I`, which D and Q descend."
+    (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake)
+    return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0]
 
-    def loss_G(self, theta_K, theta_0, x, fake, latent)->tuple:
-        "The adversarial loss at theta_K plus `lambda L_I` at theta_0; and the named parts."
-        fake_logits, q = self._D(theta_K, fake)
-        if theta_K is not theta_0: q = self._D(theta_0, fake)[1]
-        adversarial = self.adversarial(theta_K, x, fake_logits)
-        information, parts = self.information(q, latent)
-        return adversarial + information, {'g_loss': adversarial, **parts}
+# %% ../nbs/05_infogan.ipynb #8eff6db2
+@patch
+def loss_G(self:InfoGAN, theta_K, theta_0, x, fake, latent)->tuple:
+    "The adversarial loss at theta_K plus `lambda L_I` at theta_0; and the named parts."
+    fake_logits, q = self._D(theta_K, fake)
+    if theta_K is not theta_0: q = self._D(theta_0, fake)[1]
+    adversarial = self.adversarial(theta_K, x, fake_logits)
+    information, parts = self.information(q, latent)
+    return adversarial + information, {'g_loss': adversarial, **parts}
 
-    @torch.no_grad()
-    def posterior(self, x)->dict:
-        "Q's output for images, by code: logits (B, n), or means (B, 1). In evaluation mode."
-        D = self.discriminator.eval()
-        return split_q(D(x.to(D.head.bias.device))[1], self.codes)
+# %% ../nbs/05_infogan.ipynb #e11a2191
+@patch
+@torch.no_grad()
+def posterior(self:InfoGAN, x)->dict:
+    "Q's output for images, by code: logits (B, n), or means (B, 1). In evaluation mode."
+    D = self.discriminator.eval()
+    return split_q(D(x.to(D.head.bias.device))[1], self.codes)
 
-    def infer(self, x)->dict:
-        "The codes that Q reads off images, in the form of `sample_latent`: the likeliest value (B,), or the mean (B,)."
-        q = self.posterior(x)
-        return {c.name: c.read(q[c.name]) for c in self.codes}
+# %% ../nbs/05_infogan.ipynb #f03535bb
+@patch
+def infer(self:InfoGAN, x)->dict:
+    "The codes that Q reads off images, in the form of `sample_latent`: the likeliest value (B,), or the mean (B,)."
+    q = self.posterior(x)
+    return {c.name: c.read(q[c.name]) for c in self.codes}
