@@ -7,6 +7,9 @@ __all__ = ['Optimizer', 'sgd', 'adam', 'adamw', 'rmsprop', 'state_of', 'First', 
 
 # %% ../nbs/02_unroll.ipynb #efbe7879
 import copy
+import functools
+import math
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -41,10 +44,37 @@ class Optimizer(NamedTuple):
 def _root(v): return (v + 1e-24).sqrt()
 
 # %% ../nbs/02_unroll.ipynb #a654340e
-def _minus(p, lr, a, b):
-    "`p - lr*a/b`, in one operation unless `lr` is a tensor."
-    return p - lr*a/b if torch.is_tensor(lr) else torch.addcdiv(p, a, b, value=-lr)
+def _plus(a, w, b):
+    "`a + w*b`."
+    return a + w*b if torch.is_tensor(w) else torch.add(a, b, alpha=w)
 
+def _plus_product(a, w, b, c):
+    "`a + w*b*c`."
+    return a + w*(b*c) if torch.is_tensor(w) else torch.addcmul(a, b, c, value=w)
+
+def _plus_ratio(a, w, b, c):
+    "`a + w*b/c`."
+    return a + w*b/c if torch.is_tensor(w) else torch.addcdiv(a, b, c, value=w)
+
+def _mix(a, b, w):
+    "`a + w*(b - a)`."
+    return a + w*(b - a) if torch.is_tensor(w) else torch.lerp(a, b, w)
+
+def _debias(beta, t):
+    "`1 - beta**t`, in double precision: 1 - .999 has lost four digits in single."
+    return 1 - beta**(t.double() if torch.is_tensor(t) else t)
+
+# %% ../nbs/02_unroll.ipynb #443d95f4
+def _check_hyper(**hyper):
+    "Raise `ValueError` for a number that no optimiser can use; betas and alpha must be below 1."
+    for name, v in hyper.items():
+        below = 1 if name in ('betas', 'alpha') else math.inf
+        for x in v if isinstance(v, (tuple, list)) else (v,):
+            if torch.is_tensor(x): continue
+            if not (isinstance(x, (int, float)) and 0 <= x < below):
+                raise ValueError(f'{name} must be in [0, {below}), found {v!r}')
+
+# %% ../nbs/02_unroll.ipynb #8dad798b
 def sgd(
     lr,                  # step size
     momentum=0.,         # of the running sum of gradients
@@ -52,15 +82,18 @@ def sgd(
     nesterov=False,      # look along the sum once more
     weight_decay=0.,     # L2 penalty, added to the gradient
 )->Optimizer:
-    "Stochastic gradient descent, update for update `torch.optim.SGD`."
-    if nesterov and (not momentum or dampening): raise ValueError('nesterov needs a momentum and no dampening')
-    def init(p): return {'momentum_buffer': torch.zeros_like(p), 'step': 0} if momentum else {}
-    def update(p, g, s, lr):
-        if weight_decay: g = g + weight_decay*p
-        if not momentum: return p - lr*g, s
-        buf = momentum*s['momentum_buffer'] + (1-dampening)*g if s['step'] else g
-        return p - lr*(g + momentum*buf if nesterov else buf), {'momentum_buffer': buf, 'step': s['step']+1}
-    return Optimizer(init, update, {'lr': lr})
+    "Stochastic gradient descent, update for update `torch.optim.SGD`. Any number may be a tensor."
+    _check_hyper(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+    has, damps, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, dampening, weight_decay))
+    if nesterov and (damps or not has): raise ValueError('nesterov needs a momentum and no dampening')
+    def init(p): return {'momentum_buffer': torch.zeros_like(p), 'step': 0} if has else {}
+    def update(p, g, s, lr, momentum, dampening, weight_decay):
+        if decays: g = _plus(g, weight_decay, p)
+        if not has: return _plus(p, -lr, g), s
+        buf = (1 - dampening*(s['step'] > 0))*g if damps else g      # torch.optim damps from the second step on
+        buf = _plus(buf, momentum, s['momentum_buffer'])
+        return _plus(p, -lr, _plus(g, momentum, buf) if nesterov else buf), {'momentum_buffer': buf, 'step': s['step']+1}
+    return Optimizer(init, update, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay))
 
 # %% ../nbs/02_unroll.ipynb #742b84c3
 def adam(
@@ -70,20 +103,21 @@ def adam(
     weight_decay=0.,       # L2 penalty, added to the gradient (`adamw` decouples it)
     *, _decoupled=False,
 )->Optimizer:
-    """Adam, update for update `torch.optim.Adam`,
-    with `sqrt(v + 1e-24) + eps` for a finite gradient at `v = 0`."""
-    b1, b2 = betas
+    """Adam, update for update `torch.optim.Adam`, with `sqrt(v + 1e-24) + eps`
+    for a finite gradient at `v = 0`. Any number may be a tensor."""
+    _check_hyper(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+    decays = torch.is_tensor(weight_decay) or weight_decay != 0
     def init(p): return {'exp_avg': torch.zeros_like(p), 'exp_avg_sq': torch.zeros_like(p), 'step': 0}
-    def update(p, g, s, lr):
-        if weight_decay and _decoupled: p = p*(1 - lr*weight_decay)
-        elif weight_decay: g = g + weight_decay*p
+    def update(p, g, s, lr, beta1, beta2, eps, weight_decay):
+        if decays and _decoupled: p = p*(1 - lr*weight_decay)
+        elif decays: g = _plus(g, weight_decay, p)
         t = s['step'] + 1
-        m = torch.lerp(s['exp_avg'], g, 1-b1)
-        v = torch.addcmul(b2*s['exp_avg_sq'], g, g, value=1-b2)
-        root = (1-b2**t)**.5                                # of the correction of v, taken out of the fraction
-        p = _minus(p, lr*root/(1-b1**t), m, _root(v) + eps*root)
+        m = _mix(s['exp_avg'], g, 1-beta1)
+        v = _plus_product(beta2*s['exp_avg_sq'], 1-beta2, g, g)
+        root = _debias(beta2, t)**.5                        # of the correction of v, taken out of the fraction
+        p = _plus_ratio(p, -lr*root/_debias(beta1, t), m, _root(v) + eps*root)
         return p, {'exp_avg': m, 'exp_avg_sq': v, 'step': t}
-    return Optimizer(init, update, {'lr': lr})
+    return Optimizer(init, update, dict(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay))
 
 # %% ../nbs/02_unroll.ipynb #cb05581a
 def adamw(
@@ -92,7 +126,8 @@ def adamw(
     eps=1e-8,              # added to the root
     weight_decay=1e-2,     # the share of the parameter, times `lr`, lost a step
 )->Optimizer:
-    "AdamW, update for update `torch.optim.AdamW`: Adam with the weight decay kept out of the moments."
+    """AdamW, update for update `torch.optim.AdamW`: Adam with the weight decay kept out of the moments.
+    Any number may be a tensor."""
     return adam(lr, betas, eps, weight_decay, _decoupled=True)
 
 # %% ../nbs/02_unroll.ipynb #7026f369
@@ -104,20 +139,24 @@ def rmsprop(
     momentum=0.,         # of the running sum of scaled gradients
     centered=False,      # divide by the standard deviation instead of the root mean square
 )->Optimizer:
-    "RMSprop, update for update `torch.optim.RMSprop`, with the same root as `adam`."
-    keys = ['square_avg'] + ['momentum_buffer']*bool(momentum) + ['grad_avg']*centered
+    """RMSprop, update for update `torch.optim.RMSprop`, with the same root as `adam`.
+    Any number may be a tensor."""
+    _check_hyper(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+    has, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, weight_decay))
+    keys = ['square_avg'] + ['momentum_buffer']*has + ['grad_avg']*centered
     def init(p): return {k: torch.zeros_like(p) for k in keys}
-    def update(p, g, s, lr):
-        if weight_decay: g = g + weight_decay*p
-        new = {'square_avg': torch.addcmul(alpha*s['square_avg'], g, g, value=1-alpha)}
+    def update(p, g, s, lr, alpha, eps, weight_decay, momentum):
+        if decays: g = _plus(g, weight_decay, p)
+        new = {'square_avg': _plus_product(alpha*s['square_avg'], 1-alpha, g, g)}
         var = new['square_avg']
         if centered:
-            new['grad_avg'] = torch.lerp(s['grad_avg'], g, 1-alpha)
+            new['grad_avg'] = _mix(s['grad_avg'], g, 1-alpha)
             var = (var - new['grad_avg']**2).clamp(min=0)
-        if not momentum: return _minus(p, lr, g, _root(var) + eps), new
-        new['momentum_buffer'] = momentum*s['momentum_buffer'] + g/(_root(var) + eps)
-        return p - lr*new['momentum_buffer'], new
-    return Optimizer(init, update, {'lr': lr})
+        root = _root(var) + eps
+        if not has: return _plus_ratio(p, -lr, g, root), new
+        new['momentum_buffer'] = _plus_ratio(momentum*s['momentum_buffer'], 1, g, root)
+        return _plus(p, -lr, new['momentum_buffer']), new
+    return Optimizer(init, update, dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum))
 
 # %% ../nbs/02_unroll.ipynb #e854ab9a
 def state_of(
@@ -145,7 +184,7 @@ def state_of(
     return {n: read(optimizer.state.get(p, {})) for n, p in params.items()}
 
 # %% ../nbs/02_unroll.ipynb #92a00c08
-def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph, check=None):
+def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=False, check=None):
     "`(theta_k, state_k) -> (theta_k+1, state_k+1, loss at theta_k)`."
     with torch.enable_grad():
         theta = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
@@ -153,9 +192,9 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph, che
         if not (torch.is_tensor(value) and value.shape == ()):
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
             raise ValueError(f'the loss must be a scalar tensor, found {found}')
-        if check: check(value, theta)
         wrt = list(theta.values())
         grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
+        if check: check(value, theta, grads)
     with torch.set_grad_enabled(create_graph):
         used = {n: params[n] if g is None else theta[n] for n, g in zip(theta, grads)}
         return *optimizer.step(used, grads, state, hyper), value.detach()
@@ -164,8 +203,8 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph, che
 def _flat(tree):
     "The tensors of nested dicts, lists and tuples, in order."
     if torch.is_tensor(tree): return [tree]
-    if isinstance(tree, dict): tree = tree.values()
-    return [t for v in tree for t in _flat(v)] if isinstance(tree, (list, tuple, type({}.values()))) else []
+    if isinstance(tree, dict): tree = list(tree.values())
+    return [t for v in tree for t in _flat(v)] if isinstance(tree, (list, tuple)) else []
 
 def _fill(tree, tensors):
     "`tree` with its tensors replaced, in order, by those of the iterator `tensors`."
@@ -174,6 +213,8 @@ def _fill(tree, tensors):
     if not isinstance(tree, (list, tuple)): return tree
     filled = [_fill(v, tensors) for v in tree]
     return type(tree)(*filled) if hasattr(tree, '_fields') else type(tree)(filled)     # a namedtuple, or not
+
+def _detached(tree): return _fill(tree, (t.detach() for t in _flat(tree)))
 
 # %% ../nbs/02_unroll.ipynb #9caeff65
 def _get_rng(device):
@@ -197,34 +238,216 @@ def _as_in_forward(rng, autocast, device):
     now = _get_rng(device)
     _set_rng(rng, device)
     try:
-        with torch.enable_grad(), autocast: yield
+        with autocast: yield
     finally: _set_rng(now, device)
 
 # %% ../nbs/02_unroll.ipynb #79bac28e
-def _leaf(t): return t.detach().requires_grad_(t.is_floating_point())
-
 def _vjp(outputs, inputs, grads):
     "Adjoints of `inputs` given those of `outputs`; `None` where there is no path."
     pairs = [(o, g) for o, g in zip(outputs, grads) if g is not None and o.requires_grad]
     wrt = [t for t in inputs if t.requires_grad]
     if not pairs or not wrt: return [None]*len(inputs)
-    outputs, grads = zip(*pairs)
-    got = iter(torch.autograd.grad(outputs, wrt, grads, allow_unused=True))
+    got = iter(torch.autograd.grad([o for o, _ in pairs], wrt, [g for _, g in pairs], allow_unused=True))
     return [next(got) if t.requires_grad else None for t in inputs]
 
 # %% ../nbs/02_unroll.ipynb #986df32a
-def _refuse_captured(value, theta):
-    "Raise `ValueError` if the graph of `value` has a leaf other than the tensors of `theta`."
-    known, todo, seen = {id(p) for p in theta.values()}, [value.grad_fn], set()
+def _adjoint(loss, optimizer, tree, need, bar):
+    "Adjoints of the tensors of `tree`, given `bar`, those of the parameters and moments after the step."
+    with torch.enable_grad():
+        leaves = [t.detach().requires_grad_() if n else t for t, n in zip(_flat(tree), need)]
+        (params, state), hyper, x = _fill(tree, iter(leaves))
+        after = _inner_step(loss, params, state, x, optimizer, hyper, True)[:2]
+    return _vjp(_flat(after), leaves, bar)
+
+# %% ../nbs/02_unroll.ipynb #b1a0573a
+def _nodes(tensors, stop=()):
+    "Every node of the graphs behind `tensors`, but for those behind `stop`."
+    todo, seen = [t.grad_fn for t in tensors if t is not None], {t.grad_fn for t in stop}
     while todo:
         node = todo.pop()
         if node is None or node in seen: continue
         seen.add(node)
-        leaf = getattr(node, 'variable', None)
-        if leaf is not None and id(leaf) not in known:
-            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of '
-                             f'shape {tuple(leaf.shape)} that requires grad: pass it in inputs, or detach it')
+        yield node
         todo += [n for n, _ in node.next_functions]
+
+def _once(node):
+    "Whether a graph node's gradient cannot be differentiated."
+    backward = getattr(getattr(type(node), '_forward_cls', None), 'backward', None)
+    marked = getattr(backward, '__globals__', {}).get('__name__') == 'torch.autograd.function'   # once_differentiable
+    return marked or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
+
+# %% ../nbs/02_unroll.ipynb #0d99bccf
+def _twice(module, args, out):
+    "A forward hook: differentiate the call twice; raise `RuntimeError` with the module's name if that cannot be done."
+    outs = [t for t in _flat(out) if t.requires_grad]
+    wrt = [t for t in (*_flat(args), *module.parameters()) if t.requires_grad]
+    if not outs or not wrt: return
+    try:
+        grads = torch.autograd.grad(sum((o**2).sum() for o in outs), wrt, create_graph=True, allow_unused=True)
+        if any(map(_once, _nodes([*outs, *grads], wrt))): raise RuntimeError('its gradient has no derivative')
+    except RuntimeError as e:
+        name = getattr(module, '_name_in_unroll', '')
+        raise RuntimeError(f'{type(module).__name__}{name and f" ({name!r})"} cannot be differentiated twice, '
+                           f'as unrolling must: {str(e).splitlines()[0]}') from None
+
+def _name_culprit(loss, params, inputs):
+    "Raise `RuntimeError` naming the first module in `loss` that cannot be differentiated twice."
+    hook = nn.modules.module.register_module_forward_hook(_twice)
+    try:
+        with torch.enable_grad(): loss({n: p.detach().requires_grad_() for n, p in params.items()}, *inputs)
+    finally: hook.remove()
+    raise RuntimeError('the loss, outside any module, cannot be differentiated twice, as unrolling must')
+
+# %% ../nbs/02_unroll.ipynb #76008a3d
+def _checker(loss, inputs, may_capture):
+    "`check(value, theta, grads)` raises for a loss that would give a wrong gradient."
+    def check(value, theta, grads):
+        known = {id(p) for p in theta.values()}
+        for node in _nodes([value, *grads], [*theta.values(), *_flat(inputs)]):
+            if _once(node): _name_culprit(loss, theta, inputs)
+            leaf = None if may_capture else getattr(node, 'variable', None)
+            if leaf is not None and id(leaf) not in known:
+                raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one '
+                                 f'of shape {tuple(leaf.shape)} that requires grad: pass it in inputs, or detach it')
+    return check
+
+# %% ../nbs/02_unroll.ipynb #fcc7bb94
+def _as_tensors(tree):
+    "`tree` with its numbers as tensors of no dimension, in double precision."
+    if isinstance(tree, dict): return {k: _as_tensors(v) for k, v in tree.items()}
+    if isinstance(tree, tuple): return tuple(map(_as_tensors, tree))
+    if not isinstance(tree, (int, float)): return tree
+    return torch.tensor(tree, dtype=torch.int64 if isinstance(tree, int) else torch.float64)
+
+def _as_ints(state):
+    "An optimiser's state with its count as a number again."
+    return {n: {k: int(v) if k == 'step' else v for k, v in s.items()} for n, s in state.items()}
+
+# %% ../nbs/02_unroll.ipynb #598e88b5
+def _thin_mm(a, b, most=4):
+    "`a @ b` as elementwise products and sums if one of its three dimensions is at most `most`."
+    (m, k), n = a.shape, b.shape[1]
+    if k <= most: return functools.reduce(torch.add, [a[:, i, None]*b[i] for i in range(k)])
+    if n <= most: return torch.stack([(a*b[:, j]).sum(1) for j in range(n)], 1)
+    if m <= most: return torch.stack([(a[i, :, None]*b).sum(0) for i in range(m)])
+    return NotImplemented
+
+# %% ../nbs/02_unroll.ipynb #0ddd964d
+def _inductor(graph, inputs, **_):
+    "PyTorch's own compiler, with thin products decomposed on the CPU."
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+    if any(torch.is_tensor(t) and t.requires_grad for t in inputs):
+        raise ValueError('the loss uses a tensor that requires grad and is not in inputs')
+    aten, table = torch.ops.aten, dict(select_decomp_table())
+    usual, usual_add = table[aten.mm.default], table[aten.addmm.default]
+    def mm(a, b, *more, **kw):
+        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
+        return usual(a, b, *more, **kw) if out is NotImplemented else out
+    def addmm(c, a, b, *more, **kw):
+        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
+        return usual_add(c, a, b, *more, **kw) if out is NotImplemented else c + out
+    table |= {aten.mm.default: mm, aten.addmm.default: addmm}
+    return compile_fx(graph, inputs, decompositions=table)
+
+_compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=False, backend=_inductor))
+
+# %% ../nbs/02_unroll.ipynb #628de6b4
+class _Engine:
+    "The two functions of the replay, compiled as long as that works."
+    def __init__(self, compile): self.compile = compile
+
+    def tracing(self):
+        "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
+        if not self.compile: return nullcontext()
+        try: return torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=64)
+        except Exception: self.give_up(f'PyTorch {torch.__version__} does not compile torch.autograd.grad')
+        return nullcontext()
+
+    def give_up(self, why):
+        self.compile = False
+        warnings.warn(f'compile=True runs uncompiled here: {why}', stacklevel=2)
+
+    def __call__(self, f, *args, **uncompiled):
+        "`f(*args)`; keyword arguments are for uncompiled calls."
+        if self.compile:
+            try: return _compiled(f)(*args)
+            except Exception as e: self.give_up(f'{type(e).__name__}: {str(e).strip().splitlines()[0]}')
+        return f(*args, **uncompiled)
+
+# %% ../nbs/02_unroll.ipynb #c52be8fc
+def _marks(steps, keep_all):
+    "The steps whose parameters are kept: all of them, or the beginnings of stretches of length n, n-1, n-2, ..."
+    if keep_all: return list(range(steps))
+    n = math.ceil((math.sqrt(8*steps + 1) - 1)/2)          # the least with n(n+1)/2 >= steps
+    return [k for k in (i*n - i*(i-1)//2 for i in range(n)) if k < steps]
+
+def _fits(steps, params, state):
+    "Whether all sets may be kept: 12 of them may, and so may 8 MB."
+    size = sum(t.numel()*t.element_size() for t in _flat((params, state)))
+    return steps <= 12 or steps*size <= 2**23
+
+# %% ../nbs/02_unroll.ipynb #86a22606
+def _shelf(steps, marks, s):
+    "Storage for all sets that are in memory at once; `None` if every one is kept, as it is."
+    if len(marks) == steps: return None
+    ends = [*marks[1:], steps]
+    n = max(i + end - mark for i, (mark, end) in enumerate(zip(marks, ends)))
+    return [[torch.empty_like(t) for t in _flat(s)] for _ in range(n - 1)]
+
+def _keep(shelf, s):
+    "`s`, copied to a free place on the shelf if there is one."
+    if shelf is None: return s
+    place = shelf.pop()
+    for a, b in zip(place, _flat(s)): a.copy_(b)
+    return _fill(s, iter(place))
+
+# %% ../nbs/02_unroll.ipynb #a6983c04
+def _step_at(run, k, s, hyper, inputs):
+    "`(s_k+1, loss)` from s_k, without a graph."
+    args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
+    now = _get_rng(run.device)
+    *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None)
+    if run.engine.compile and not all(map(_same, now, _get_rng(run.device))):
+        run.engine.give_up('the loss draws random numbers')
+        _set_rng(now, run.device)
+        return _step_at(run, k, s, hyper, inputs)
+    return tuple(after), value
+
+def _same(a, b): return a is b or torch.equal(a, b)
+
+# %% ../nbs/02_unroll.ipynb #ef2e8402
+def _backwards(ctx, hyper, inputs):
+    "`(k, s_k)` for k = K-1, ..., 0; sets that were not kept are recomputed, a stretch at a time."
+    run, kept, shelf, last = ctx.run, ctx.kept, ctx.shelf, ctx.run.steps - 1
+    while last >= 0:
+        start, mark = (max(k for k in ks if k <= last) for ks in (kept, run.marks))
+        s, stretch = kept[start], []
+        for k in range(start, last + 1):
+            if k in run.marks and k not in kept: kept[k] = s = _keep(shelf, s)   # freed by an earlier backward pass
+            elif k > mark: s = _keep(shelf, s)
+            if k >= mark: stretch.append(s)
+            if k == last: break
+            with _as_in_forward(ctx.rng[k], run.autocast, run.device): s = _step_at(run, k, s, hyper, inputs)[0]
+        for k in reversed(range(mark, last + 1)):
+            s = stretch.pop()
+            yield k, s
+            if shelf is None or k == 0: continue
+            shelf.append(_flat(s))
+            if k == mark: del kept[mark]
+        last = mark - 1
+
+# %% ../nbs/02_unroll.ipynb #cfb0fb5a
+def _pull(run, s, rest, need, bar):
+    "Adjoints of the tensors of (s_k, hyper, x_k) from those of s_k+1."
+    tree = (s, *rest)
+    need = (*(t.is_floating_point() for t in _flat(s)), *need)
+    if run.engine.compile:                  # the same kind of arguments at every step, so that it is compiled once
+        bar = [torch.zeros_like(t) if b is None and n else b for t, b, n in zip(_flat(s), bar, need)]
+    try: return run.engine(_adjoint, run.loss, run.optimizer, tree, need, bar)
+    except RuntimeError as e:
+        if 'not implemented' in str(e) or 'differentiable' in str(e): _name_culprit(run.loss, s[0], rest[1])
+        raise
 
 # %% ../nbs/02_unroll.ipynb #0c82e584
 def _add(a, b): return b if a is None else a if b is None else a + b
@@ -238,36 +461,34 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, *tensors):
         params, state, hyper, inputs = _fill(run.tree, (t.detach() for t in tensors))
-        ctx.run, ctx.path, ctx.rng, start = run, [], [], params
-        for k in range(run.steps):
-            ctx.path.append((params, state))
-            ctx.rng.append(_get_rng(run.device))
-            x = inputs[k % len(inputs)]
-            check = run.check if k == 0 else None
-            with run.autocast:
-                params, state, value = _inner_step(run.loss, params, state, x, run.optimizer, hyper, False, check)
-            if k == 0: run.first = First(params, state, value)
+        ctx.run, ctx.kept, ctx.rng, s = run, {}, [], (params, state)
+        ctx.shelf = _shelf(run.steps, run.marks, s)
+        with run.autocast, run.engine.tracing():
+            for k in range(run.steps):
+                if k in run.marks: ctx.kept[k] = _keep(ctx.shelf, s) if k else s
+                ctx.rng.append(_get_rng(run.device))
+                s, value = _step_at(run, k, s, hyper, inputs)
+                if k == 0 and run.return_first: run.first = First(s[0], _as_ints(s[1]), value)
         ctx.save_for_backward(*tensors)   # autograd then notices if one is changed in place before backward
-        return tuple(p.clone() if p is start[n] else p for n, p in params.items())
+        return tuple(p.clone() if p is params[n] else p for n, p in s[0].items())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):
         run = ctx.run
-        _, state, hyper, inputs = _fill(run.tree, iter(ctx.saved_tensors))
+        _, state, *given = _fill(run.tree, iter(ctx.saved_tensors))
+        hyper, inputs = map(_detached, given)
         bar = [*grads, *[None]*len(_flat(state))]
         bar_hyper, bar_inputs = [None]*len(_flat(hyper)), [[None]*len(_flat(x)) for x in inputs]
-        leaves = lambda tree: _fill(tree, (_leaf(t) if t.requires_grad else t for t in _flat(tree)))
-        for k in reversed(range(run.steps)):
-            j = k % len(inputs)
-            s_k = _fill(ctx.path[k], map(_leaf, _flat(ctx.path[k])))
-            h, x = leaves(hyper), leaves(inputs[j])
-            with _as_in_forward(ctx.rng[k], run.autocast, run.device):
-                s_next = _inner_step(run.loss, *s_k, x, run.optimizer, h, True)[:2]
-            got = _vjp(_flat(s_next), _flat((s_k, h, x)), bar)
-            bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
-            bar_hyper = list(map(_add, bar_hyper, more_hyper))
-            bar_inputs[j] = list(map(_add, bar_inputs[j], more_x))
+        with run.engine.tracing():
+            for k, s in _backwards(ctx, hyper, inputs):
+                j = k % len(inputs)
+                need = [t.requires_grad for t in _flat((given[0], given[1][j]))]
+                with _as_in_forward(ctx.rng[k], run.autocast, run.device):
+                    got = _pull(run, s, (hyper, inputs[j]), need, bar)
+                bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
+                bar_hyper = list(map(_add, bar_hyper, more_hyper))
+                bar_inputs[j] = list(map(_add, bar_inputs[j], more_x))
         return None, *bar, *bar_hyper, *(g for x in bar_inputs for g in x)
 
 # %% ../nbs/02_unroll.ipynb #dfbf1036
@@ -278,11 +499,12 @@ class First(NamedTuple):
     loss:Tensor    # (), the loss at theta_0
 
 # %% ../nbs/02_unroll.ipynb #71fa3e97
+def _whole(name, v, least):
+    if isinstance(v, bool) or not hasattr(v, '__index__'): raise TypeError(f'{name} must be an integer >= {least}, found {v!r}')
+    if v < least: raise ValueError(f'{name} must be an integer >= {least}, found {v}')
+
 def _checked_inputs(inputs, steps, return_first):
     "The inputs as a list of tuples."
-    if isinstance(steps, bool) or not hasattr(steps, '__index__'):
-        raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
-    if steps < 0: raise ValueError(f'steps must be an integer >= 0, found {steps}')
     each = inputs if isinstance(inputs, list) else [inputs]
     if wrong := [type(x).__name__ for x in each if not isinstance(x, tuple)]:
         raise TypeError(f'inputs must be a tuple, or a list of {steps} tuples, found {wrong[0]}')
@@ -294,7 +516,11 @@ def _checked_inputs(inputs, steps, return_first):
 # %% ../nbs/02_unroll.ipynb #b9c00532
 def _checked_state(params, optimizer, state):
     "The optimiser's state for every parameter, fresh where none is given."
-    if not params or not all(torch.is_tensor(p) and p.is_floating_point() for p in params.values()):
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f'optimizer must be one of sgd, adam, adamw, rmsprop of this module, found {type(optimizer).__name__}; '
+                        'a live torch.optim optimizer is continued by state=state_of(optimizer, params)')
+    floats = isinstance(params, dict) and [torch.is_tensor(p) and p.is_floating_point() for p in params.values()]
+    if not floats or not all(floats):
         raise TypeError('params must be a non-empty dict of floating-point tensors, '
                         'as from dict(module.named_parameters())')
     fresh = optimizer.start(params)
@@ -320,34 +546,40 @@ def unroll(
     remat:bool=True,        # replay the steps in backward: activation memory does not grow with K
     *,
     return_first:bool=False,  # also return `First`, an ordinary step from theta_0 (taken even if `steps=0`)
+    compile:bool=False,       # compile one step and its adjoint, and replay them (whatever `remat` is)
+    keep_all:bool=None,       # of the replay: keep every theta_k, or (False) only √(2K) and recompute the rest;
+                              # by default all, unless they are more than 12 and more than 8 MB
 )->dict:                      # name -> tensor: theta_K
     """`theta_K` after K differentiable steps of `optimizer` (Metz et al. 2016, Eq. 6-7).
     It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
     `steps=0` returns `params` itself. Nothing passed in is changed.
-    Raises `TypeError` or `ValueError` for arguments that cannot work."""
+    Raises `TypeError` or `ValueError` for arguments that cannot work,
+    `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice."""
+    _whole('steps', steps, 0)
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
-    tree = params, state, optimizer.hyper, inputs
-    device, needed = next(iter(params.values())).device, torch.is_grad_enabled()
-    graph = needed and any(t.requires_grad for t in _flat(tree))
-    first, theta = None, params
-    def one(theta, state, x, graph, check=None):
-        with _autocast_of(device): return _inner_step(loss, theta, state, x, optimizer, optimizer.hyper, graph, check)
+    hyper = optimizer.hyper
+    if compile: state, hyper = _as_tensors((state, hyper))
+    tree = params, state, hyper, inputs
+    needed, device = torch.is_grad_enabled(), next(iter(params.values())).device
+    graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
+    check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
+    marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
+    run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first,
+                          device=device, autocast=_autocast_of(device), engine=_Engine(compile), check=check)
     if steps == 0:
-        if return_first: first = First(*one(_detached(params), state, _detached(inputs[0]), False))
-    elif remat:
-        run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, device=device,
-                              autocast=_autocast_of(device), check=_refuse_captured if needed else None)
+        if not return_first: return params
+        with run.autocast, run.engine.tracing(), torch.no_grad():
+            (p, s), value = _step_at(run, 0, _detached((params, state)), _detached(hyper), _detached(inputs))
+        return params, First(p, _as_ints(s), value)
+    if not graph:
         theta = dict(zip(params, _Replay.apply(run, *_flat(tree))))
-        first = run.first
-    else:
-        check = _refuse_captured if needed and not graph else None
-        for k in range(steps):
-            theta, state, value = one(theta, state, inputs[k % len(inputs)], graph, check)
-            if k == 0: first = First(_detached(theta), _detached(state), value)
-    return (theta, first) if return_first else theta
-
-# %% ../nbs/02_unroll.ipynb #a54b888d
-def _detached(tree): return _fill(tree, (t.detach() for t in _flat(tree)))
+        return (theta, run.first) if return_first else theta
+    for k in range(steps):
+        s = (params, state) if k == 0 else s
+        x = inputs[k % len(inputs)]
+        with run.autocast: *s, value = _inner_step(loss, *s, x, optimizer, hyper, True, None if k else check)
+        if k == 0: first = First(*_detached(s), value)
+    return (s[0], first) if return_first else s[0]
 
 # %% ../nbs/02_unroll.ipynb #288ca503
 def stateless(
@@ -365,6 +597,7 @@ def stateless(
         if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
             raise TypeError(f'{type(m).__name__} uses torch.nn.utils.spectral_norm, '
                             'which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
+    for n, m in skeleton.named_modules(): m._name_in_unroll = n       # for error messages
     skeleton.to('meta')                     # this unties what is tied, so every name is given below
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
     alias = {n: first_name[id(p)] for n, p in module.named_parameters(remove_duplicate=False)}
