@@ -9,6 +9,7 @@ __all__ = ['Optimizer', 'sgd', 'adam', 'adamw', 'rmsprop', 'state_of', 'First', 
 import copy
 import functools
 import math
+import numbers
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -71,7 +72,7 @@ def _check_hyper(**hyper):
         below = 1 if name in ('betas', 'alpha') else math.inf
         for x in v if isinstance(v, (tuple, list)) else (v,):
             if torch.is_tensor(x): continue
-            if not (isinstance(x, (int, float)) and 0 <= x < below):
+            if not (isinstance(x, numbers.Real) and 0 <= x < below):
                 raise ValueError(f'{name} must be in [0, {below}), found {v!r}')
 
 # %% ../nbs/02_unroll.ipynb #8dad798b
@@ -273,8 +274,9 @@ def _nodes(tensors, stop=()):
 def _once(node):
     "Whether a graph node's gradient cannot be differentiated."
     backward = getattr(getattr(type(node), '_forward_cls', None), 'backward', None)
-    marked = getattr(backward, '__globals__', {}).get('__name__') == 'torch.autograd.function'   # once_differentiable
-    return marked or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
+    # `once_differentiable` wraps `backward` in a function of torch.autograd.function
+    wrapped = hasattr(backward, '__wrapped__') and backward.__globals__['__name__'] == 'torch.autograd.function'
+    return wrapped or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
 
 # %% ../nbs/02_unroll.ipynb #0d99bccf
 def _twice(module, args, out):
@@ -372,7 +374,7 @@ class _Engine:
         "`f(*args)`; keyword arguments are for uncompiled calls."
         if self.compile:
             try: return _compiled(f)(*args)
-            except Exception as e: self.give_up(f'{type(e).__name__}: {str(e).strip().splitlines()[0]}')
+            except Exception as e: self.give_up(f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0])
         return f(*args, **uncompiled)
 
 # %% ../nbs/02_unroll.ipynb #c52be8fc
@@ -406,7 +408,7 @@ def _keep(shelf, s):
 def _step_at(run, k, s, hyper, inputs):
     "`(s_k+1, loss)` from s_k, without a graph."
     args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
-    now = _get_rng(run.device)
+    now = _get_rng(run.device) if run.engine.compile else None
     *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None)
     if run.engine.compile and not all(map(_same, now, _get_rng(run.device))):
         run.engine.give_up('the loss draws random numbers')
@@ -446,7 +448,7 @@ def _pull(run, s, rest, need, bar):
         bar = [torch.zeros_like(t) if b is None and n else b for t, b, n in zip(_flat(s), bar, need)]
     try: return run.engine(_adjoint, run.loss, run.optimizer, tree, need, bar)
     except RuntimeError as e:
-        if 'not implemented' in str(e) or 'differentiable' in str(e): _name_culprit(run.loss, s[0], rest[1])
+        if 'derivative for' in str(e) or 'once_differentiable' in str(e): _name_culprit(run.loss, s[0], rest[1])
         raise
 
 # %% ../nbs/02_unroll.ipynb #0c82e584
@@ -499,12 +501,11 @@ class First(NamedTuple):
     loss:Tensor    # (), the loss at theta_0
 
 # %% ../nbs/02_unroll.ipynb #71fa3e97
-def _whole(name, v, least):
-    if isinstance(v, bool) or not hasattr(v, '__index__'): raise TypeError(f'{name} must be an integer >= {least}, found {v!r}')
-    if v < least: raise ValueError(f'{name} must be an integer >= {least}, found {v}')
-
 def _checked_inputs(inputs, steps, return_first):
     "The inputs as a list of tuples."
+    if isinstance(steps, bool) or not hasattr(steps, '__index__'):
+        raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
+    if steps < 0: raise ValueError(f'steps must be an integer >= 0, found {steps}')
     each = inputs if isinstance(inputs, list) else [inputs]
     if wrong := [type(x).__name__ for x in each if not isinstance(x, tuple)]:
         raise TypeError(f'inputs must be a tuple, or a list of {steps} tuples, found {wrong[0]}')
@@ -555,7 +556,6 @@ def unroll(
     `steps=0` returns `params` itself. Nothing passed in is changed.
     Raises `TypeError` or `ValueError` for arguments that cannot work,
     `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice."""
-    _whole('steps', steps, 0)
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
     hyper = optimizer.hyper
     if compile: state, hyper = _as_tensors((state, hyper))
