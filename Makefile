@@ -15,9 +15,10 @@ test: $(VENV)/dev    ## everything: notebooks in sync and passing, command line,
 docs: $(VENV)/dev    ## build the site into _docs/
 	$(BIN)/python tools/docs.py
 
-bench: $(VENV)/dev   ## time and memory of an unrolled step against K, beside its peers (about an hour)
+bench: $(VENV)/dev   ## time and memory of an unrolled step against K, beside its peers (about two hours)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check higher==0.2.1 torchopt==0.7.3
 	$(BIN)/python tools/bench.py
+	$(BIN)/python tools/run_notebooks.py --slow 13_benchmarks
 
 samples: $(VENV)/dev ## train what the pages show and run every notebook, slow cells too (about an hour on two cores)
 	$(BIN)/python tools/samples.py

@@ -78,6 +78,7 @@ class GANConfig:
     unroll:int=0                 # K, the differentiable steps of D that G looks ahead; 0 is an ordinary GAN
     lookahead:bool=False         # cut the gradient through those steps (a control, not an unrolled GAN)
     remat:bool=False             # replay those steps in backward: less memory, more time (chapter 02)
+    compile:bool=False           # compile a step and its adjoint: faster, after about half a minute (chapter 02)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
     lr:float=1e-4                # Adam's learning rate for D
     lr_ratio:float=1.            # G's learning rate, as a multiple of D's
@@ -208,7 +209,8 @@ def step(self:GAN,
     whole = lambda theta: {**D['buffers'], **theta}
     loss_D = lambda theta, x, fake: self.loss_D(whole(theta), x, fake, latent)
     seen = fake.detach() if c.lookahead else fake
-    theta_K, first = unroll(loss_D, D['params'], (x, seen), c.unroll, self.optim_D, D['opt'], c.remat, return_first=True)
+    theta_K, first = unroll(loss_D, D['params'], (x, seen), c.unroll, self.optim_D, D['opt'], c.remat,
+                            return_first=True, compile=c.compile)
     theta_0 = whole(D['params'])
     loss_G, parts = self.loss_G(whole(theta_K) if c.unroll else theta_0, theta_0, x, fake, latent)
 

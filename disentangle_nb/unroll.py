@@ -357,7 +357,11 @@ _compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=F
 # %% ../nbs/02_unroll.ipynb #628de6b4
 class _Engine:
     "The two functions of the replay, compiled as long as that works."
-    def __init__(self, compile): self.compile = compile
+    failed = set()      # of all engines
+
+    def __init__(self, compile, loss, params):
+        self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
+        self.compile = compile and self.key not in self.failed
 
     def tracing(self):
         "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
@@ -368,6 +372,7 @@ class _Engine:
 
     def give_up(self, why):
         self.compile = False
+        self.failed.add(self.key)
         warnings.warn(f'compile=True runs uncompiled here: {why}', stacklevel=2)
 
     def __call__(self, f, *args, **uncompiled):
@@ -565,7 +570,7 @@ def unroll(
     check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
     run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first,
-                          device=device, autocast=_autocast_of(device), engine=_Engine(compile), check=check)
+                          device=device, autocast=_autocast_of(device), engine=_Engine(compile, loss, params), check=check)
     if steps == 0:
         if not return_first: return params
         with run.autocast, run.engine.tracing(), torch.no_grad():

@@ -1,12 +1,13 @@
 """Time and memory of one unrolled generator gradient against K, ours and the peers'. Writes samples/benchmarks/.
 
-    python tools/bench.py                                  # everything: about an hour on two cores
+    python tools/bench.py                                  # everything: about two hours (--resume: go on where it stopped)
     python tools/bench.py --nets ring --steps 1 10         # a part, printed but not saved
 
 Measured is the gradient of the non-saturating generator loss after K inner steps with respect to the generated batch.
 Every configuration (network, optimiser, K, implementation) runs in a process of its own, on one thread. Those of a group
 (network, optimiser, K) take turns, round by round, so that a slow minute of the machine hits all of them alike.
-The time is the median of the rounds' CPU seconds, after a first call that is not counted (compile_s is that call's wall time).
+The time of a call is the median of the rounds' CPU seconds. A turn is one call, or as many as take 0.3 s, their mean taken.
+The first call is not counted (first_s is its wall time, with that of compiling).
 Memory is the process's peak resident size. `error` is the relative distance of the gradient from that of a naive float64 loop.
 """
 import argparse, json, multiprocessing as mp, os, platform, resource, statistics, sys, time, warnings
@@ -103,10 +104,14 @@ def worker(pipe, net, optimizer, K, implementation):
         first = time.time() - start
     fell_back = any('runs uncompiled' in str(w.message) for w in told)
     pipe.send({'first_s': first, 'gradient': gradient.double().numpy(), 'fell_back': fell_back})
-    while pipe.recv() is not None:
+    def turn(calls):
         start = time.process_time()
-        f(D, x, fake, K, optimizer)
-        pipe.send(time.process_time() - start)
+        for _ in range(calls): f(D, x, fake, K, optimizer)
+        return (time.process_time() - start)/calls
+    calls = 1 if first > 1 and 'compiled' not in implementation else None
+    while pipe.recv() is not None:
+        calls = calls or max(1, round(.3/turn(1)))
+        pipe.send(turn(calls))
     pipe.send(peak())
 
 def group(net, optimizer, K, rounds, implementations, reference):
@@ -144,9 +149,10 @@ if __name__ == '__main__':
     p.add_argument('--nets', nargs='+', default=list(NETS), choices=NETS)
     p.add_argument('--optimizers', nargs='+', default=['sgd', 'adam'], choices=['sgd', 'adam'])
     p.add_argument('--steps', type=int, nargs='+', default=[1, 2, 5, 10, 20, 50], help='values of K')
-    p.add_argument('--rounds', type=int, default=None, help='rounds of every group (default 7 at K=10, else 3)')
+    p.add_argument('--rounds', type=int, default=None, help='rounds of every group (default 7 at K=10, else 3, and 1 for conv64 beyond 10)')
     p.add_argument('--implementations', nargs='+', default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS)
     p.add_argument('--out', type=Path, default=None, help='folder for benchmarks.json (default samples/benchmarks if everything is run)')
+    p.add_argument('--resume', action='store_true', help='keep the groups that benchmarks.json has')
     args = p.parse_args()
     os.environ['OMP_NUM_THREADS'] = os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '1'
     # the first compilation of a configuration is timed: never from a cache
@@ -155,12 +161,13 @@ if __name__ == '__main__':
     mp.set_forkserver_preload(['torch', 'torch._inductor.compile_fx', 'disentangle_nb.unroll'])
     whole = all(getattr(args, a) == p.get_default(a) for a in ('nets', 'optimizers', 'steps', 'implementations', 'rounds'))
     out = args.out or (OUT if whole else None)
-    rows = []
-    import torch
+    kept = out/'benchmarks.json' if args.resume and out else None
+    rows = json.loads(kept.read_text())['rows'] if kept and kept.exists() else []
     for net in args.nets:
         for optimizer in args.optimizers:
             for K in args.steps:
-                rounds = args.rounds or (7 if K == 10 else 3)
+                if any(all(r[k] == v for k, v in dict(net=net, optimizer=optimizer, K=K).items()) for r in rows): continue
+                rounds = args.rounds or (7 if K == 10 else 1 if net == 'conv64' and K > 10 else 3)
                 got = group(net, optimizer, K, rounds, args.implementations, reference=K <= 10)
                 base = next((r['cpu_s'] for r in got if r['implementation'] == 'naive'), got[0]['cpu_s'])
                 for r in got:
