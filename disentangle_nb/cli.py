@@ -6,7 +6,7 @@
 __all__ = ['settings', 'first_categorical', 'category_match', 'read_code', 'evaluation', 'cpu_threads', 'train', 'parser', 'main']
 
 # %% ../nbs/09_cli.ipynb #4092b217
-import argparse, json, math, sys
+import argparse, json, math, sys, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
@@ -20,8 +20,8 @@ from .data import DATA, DOWNLOADS, InputError, fetch, load_data
 from .explore import draw, plot_samples, save_figure, save_pictures
 from .infogan import Categorical
 from .metrics import category_error, match_codes, mode_coverage
-from .training import MODELS, PRECISIONS, fit, load, model_class, pick_device, read_config
-from .training import save_tensors, versions, write_json
+from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, fit, hold, load, model_class
+from .training import pick_device, read_config, save_tensors, versions, write_json
 
 # %% ../nbs/09_cli.ipynb #d73c6689
 def settings(
@@ -109,7 +109,7 @@ def train(
     net, rng = cls(config, seed), torch.Generator().manual_seed(seed)
     batches = partial(splits[0].to(device).batch, n['batch_size'])
     def picture(state, at): save_pictures(net.put(state), out, traversals=False)
-    with cpu_threads(n['threads']):
+    with cpu_threads(n['threads']), hold(check_run(out, asked, resume)):
         state, _ = fit(net.step, net.init(), batches, steps=n['steps'], rng=rng, out=out, config=asked, resume=resume,
                        device=device, precision=precision, checkpoint_every=checkpoint_every,
                        picture=picture, picture_every=picture_every, progress=progress)
@@ -259,17 +259,22 @@ def _data(name, data_root, image_size, out):
 
 # %% ../nbs/09_cli.ipynb #4b9f3023
 def main(argv=None):
-    "The `disentangle` command. Exit status 0; 1 if a training broke; 2 for input that cannot work; 130 for Ctrl-C."
+    "The `disentangle` command. Exit status 0; 1 if a training broke; 2 for input that cannot work; 130 for Ctrl-C, 143 for SIGTERM."
     try:
         options = vars(parser().parse_args(argv))
         command = options.pop('command')
-        {'train': _train, 'evaluate': _evaluate, 'sample': _sample, 'data': _data}[command](**options)
-    except (InputError, FloatingPointError) as e:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
+            {'train': _train, 'evaluate': _evaluate, 'sample': _sample, 'data': _data}[command](**options)
+    except (InputError, FloatingPointError, Stopped) as e:
         print(f'error: {" ".join(str(e).split())}', file=sys.stderr)
         sys.exit(2 if isinstance(e, InputError) else 1)
     except OSError as e:
         print(f'error: {e.filename or "a file"} cannot be read or written ({e.strerror or e})', file=sys.stderr)
         sys.exit(2)
+    except Interrupted as e:
+        print(f'\n{e}', file=sys.stderr)
+        sys.exit(128 + e.number)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command with --resume goes on from the last checkpoint', file=sys.stderr)
         sys.exit(130)
