@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .data import InputError
 from .networks import NORMS, Discriminator, generator, orthogonal_
-from .unroll import adam, stateless, unroll
+from .unroll import _mean_over_all, adam, normalise_over, stateless, unroll
 
 # %% ../nbs/04_unrolled_gan.ipynb #939e8731
 def discriminator_loss(
@@ -56,9 +56,11 @@ def player(
 # %% ../nbs/04_unrolled_gan.ipynb #d59461bb
 def stateful(
     module:nn.Module,
+    group=None,        # processes that share a batch (chapter 02)
 ):                     # f(params, buffers, *x) -> (output, new buffers)
     "The module in training mode as a pure function."
     skeleton = copy.deepcopy(module).train().to('meta')
+    if group: normalise_over(skeleton, group)
     def f(params, buffers, *x):
         buffers = {n: b.clone() for n, b in buffers.items()}
         return torch.func.functional_call(skeleton, {**params, **buffers}, x), buffers

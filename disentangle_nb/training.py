@@ -102,7 +102,8 @@ def save_tensors(path, tensors, **meta):
     "A flat dict of tensors, with metadata strings and a checksum."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     meta = {k: str(v) for k, v in meta.items()}
-    data = safetensors.torch.save(tensors, {**meta, 'sha256': checksum(tensors, meta)})
+    about = json.dumps({**meta, 'sha256': checksum(tensors, meta)})
+    data = safetensors.torch.save(tensors, {'about': about})       # one entry: safetensors writes several in any order
     write_whole(path, lambda p: p.write_bytes(data))
 
 # %% ../nbs/03_training.ipynb #6c02a793
@@ -110,7 +111,7 @@ def read_tensors(path)->tuple:
     "`(name -> tensor, metadata)` of a safetensors file, unverified. Raises `InputError` for a missing or broken one."
     try:
         with safetensors.safe_open(path, 'pt') as f:
-            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
+            return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get('about', '{}'))
     except FileNotFoundError: raise InputError(f'{path} is missing') from None
     except Exception as e: raise InputError(f'{path} is not a whole safetensors file ({first_line(e)})') from None
 
