@@ -6,8 +6,8 @@
 __all__ = ['settings', 'first_categorical', 'category_match', 'read_code', 'evaluation', 'cpu_threads', 'train', 'parser', 'main']
 
 # %% ../nbs/09_cli.ipynb #4092b217
-import argparse, json, math, sys, warnings
-from contextlib import contextmanager
+import argparse, json, math, os, sys, warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from .data import DATA, DOWNLOADS, InputError, fetch, load_data
 from .explore import draw, plot_samples, save_figure, save_pictures
 from .infogan import Categorical
 from .metrics import category_error, match_codes, mode_coverage
-from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, fit, hold, load, model_class
-from .training import pick_device, read_config, save_tensors, versions, write_json
+from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, fit, from_first, hold, join, load
+from .training import model_class, processes, read_config, save_tensors, versions, write_json
 
 # %% ../nbs/09_cli.ipynb #d73c6689
 def settings(
@@ -98,21 +98,27 @@ def train(
     progress:bool=None,
     **options,                  # fields of the model's config; steps, batch_size, threads
 )->tuple:                       # (the run's folder, the trained model, its evaluation)
-    "Train a model and write its run folder, pictures and evaluation. Raises `InputError`."
-    cls, device = model_class(model), pick_device(device)
+    """Train a model and write its run folder, pictures and evaluation; of several processes (`accelerate launch`), the first writes.
+    Raises `InputError`."""
+    cls, (group, device) = model_class(model), join(device)
+    number, count = processes(group)
     splits = [load_data(data, s, data_root, image_size) for s in ('train', 'test')]
     config, n = settings(cls, splits[0], options)
     n['threads'] = n['threads'] or torch.get_num_threads()
+    if n['batch_size'] % count: raise InputError(f'a batch of {n["batch_size"]} cannot be split evenly over {count} processes')
     out = Path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     asked = {'model': model, 'data': data, 'image_size': image_size, 'seed': seed, **n, 'precision': precision,
              'device': str(device), 'checkpoint_every': checkpoint_every, 'config': asdict(config), 'versions': versions()}
-    net, rng = cls(config, seed), torch.Generator().manual_seed(seed)
+    if group: asked['processes'] = count
+    net, rng = cls(config, seed, group), torch.Generator().manual_seed(seed)
     batches = partial(splits[0].to(device).batch, n['batch_size'])
     def picture(state, at): save_pictures(net.put(state), out, traversals=False)
-    with cpu_threads(n['threads']), hold(check_run(out, asked, resume)):
+    from_first(lambda: check_run(out, asked, resume), group)
+    with cpu_threads(n['threads']), hold(out) if number == 0 else nullcontext():
         state, _ = fit(net.step, net.init(), batches, steps=n['steps'], rng=rng, out=out, config=asked, resume=resume,
-                       device=device, precision=precision, checkpoint_every=checkpoint_every,
+                       device=device, precision=precision, group=group, checkpoint_every=checkpoint_every,
                        picture=picture, picture_every=picture_every, progress=progress)
+        if number: return out, net.put(state), {}
         save_tensors(out/'model.safetensors', net.put(state).state_dict())
         result = evaluation(net, *splits)
         save_pictures(net, out, result.get('category_match'), splits[0].classes)
@@ -217,6 +223,7 @@ def parser():
 # %% ../nbs/09_cli.ipynb #0b4623be
 def _train(model, **options):
     out, net, result = train(model, **{k: v for k, v in options.items() if v is not None})
+    if int(os.environ.get('RANK', 0)): return
     pictures = ', '.join(p.name for p in sorted(out.glob('*.png')))
     print(f'\nThe run is in {out}/: {pictures}; the weights are model.safetensors.')
     print(f'Next: disentangle sample {out} --seed 1 --out more.png')
@@ -260,23 +267,24 @@ def _data(name, data_root, image_size, out):
 # %% ../nbs/09_cli.ipynb #4b9f3023
 def main(argv=None):
     "The `disentangle` command. Exit status 0; 1 if a training broke; 2 for input that cannot work; 130 for Ctrl-C, 143 for SIGTERM."
+    tell = (lambda text: None) if int(os.environ.get('RANK', 0)) else partial(print, file=sys.stderr)     # of several processes, the first
     try:
         options = vars(parser().parse_args(argv))
         command = options.pop('command')
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f'warning: {" ".join(str(message).split())}', file=sys.stderr)
+            warnings.showwarning = lambda message, *_: tell(f'warning: {" ".join(str(message).split())}')
             {'train': _train, 'evaluate': _evaluate, 'sample': _sample, 'data': _data}[command](**options)
     except (InputError, FloatingPointError, Stopped) as e:
-        print(f'error: {" ".join(str(e).split())}', file=sys.stderr)
+        tell(f'error: {" ".join(str(e).split())}')
         sys.exit(2 if isinstance(e, InputError) else 1)
     except OSError as e:
-        print(f'error: {e.filename or "a file"} cannot be read or written ({e.strerror or e})', file=sys.stderr)
+        tell(f'error: {e.filename or "a file"} cannot be read or written ({e.strerror or e})')
         sys.exit(2)
     except Interrupted as e:
-        print(f'\n{e}', file=sys.stderr)
+        tell(f'\n{e}')
         sys.exit(128 + e.number)
     except KeyboardInterrupt:
-        print('\ninterrupted; the same command with --resume goes on from the last checkpoint', file=sys.stderr)
+        tell('\ninterrupted; the same command with --resume goes on from the last checkpoint')
         sys.exit(130)
 
 # %% ../nbs/09_cli.ipynb #c7bb5002

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from .data import InputError
 from .networks import NORMS, Discriminator, generator, orthogonal_
-from .unroll import _mean_over_all, adam, normalise_over, stateless, unroll
+from .training import processes, share
+from .unroll import adam, mean_over, normalise_over, stateless, unroll
 
 # %% ../nbs/04_unrolled_gan.ipynb #939e8731
 def discriminator_loss(
@@ -121,17 +122,19 @@ class GAN(nn.Module):
     def __init__(self,
         config:GANConfig=GANConfig(),
         seed:int=0,      # of the initial weights; the global generator is left alone
+        group=None,      # the processes that share a batch in `step` (chapter 03)
     ):
         super().__init__()
-        self.config = c = config
+        self.config, self.group = config, group
+        c = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator = generator(c.shape, self.latent_dim, c.width)
             self.discriminator = Discriminator(c.shape, self.codes_dim, c.d_width, c.norm)
             if len(c.shape) == 1: orthogonal_(self)
         self.optim_G, self.optim_D = (adam(lr, (c.beta1, c.beta2)) for lr in (c.lr*c.lr_ratio, c.lr))
-        self._G, self._D_stateful = stateful(self.generator), stateful(self.discriminator)
-        self._D = stateless(self.discriminator)
+        self._G, self._D_stateful = stateful(self.generator, group), stateful(self.discriminator, group)
+        self._D = stateless(self.discriminator, group)
 
     latent_dim = property(lambda self: self.config.noise, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: 0, doc="Dimension of Q's output; a plain GAN has no Q.")
@@ -208,12 +211,13 @@ def adversarial(self:GAN, theta, x, fake_logits)->Tensor:
 @patch
 def step(self:GAN,
     state:dict,             # of both players
-    x:Tensor,               # (B, *shape), a real batch
-    rng:torch.Generator,    # for the latents
+    x:Tensor,               # (B, *shape), a real batch, or this process's share of it
+    rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
     "One simultaneous step of both players; D's is the first of the K unrolled ones."
     c, G, D = self.config, state['G'], state['D']
-    latent = self.sample_latent(len(x), rng, x.device)
+    latents = self.sample_latent(len(x)*processes(self.group)[1], rng, x.device)
+    latent = {k: share(v, self.group) for k, v in latents.items()}
     theta_G = {n: p.detach().requires_grad_() for n, p in G['params'].items()}
     fake, G_buffers = self._G(theta_G, G['buffers'], self.encode(latent))
 
@@ -221,14 +225,15 @@ def step(self:GAN,
     loss_D = lambda theta, x, fake: self.loss_D(whole(theta), x, fake, latent)
     seen = fake.detach() if c.lookahead else fake
     theta_K, first = unroll(loss_D, D['params'], (x, seen), c.unroll, self.optim_D, D['opt'], c.remat,
-                            return_first=True, compile=c.compile)
+                            return_first=True, compile=c.compile, group=self.group)
     theta_0 = whole(D['params'])
     loss_G, parts = self.loss_G(whole(theta_K) if c.unroll else theta_0, theta_0, x, fake, latent)
 
-    grads = torch.autograd.grad(loss_G, list(theta_G.values()))
+    grads = mean_over(torch.autograd.grad(loss_G, list(theta_G.values())), self.group)
     params, opt = self.optim_G.step(G['params'], grads, G['opt'])
     norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), 'g_grad': grad_norm(G['opt'], opt, c.beta1)}
     with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], x)[1] if D['buffers'] else {}
     state = {'G': {'params': params, 'buffers': G_buffers, 'opt': opt},
              'D': {'params': first.params, 'buffers': D_buffers, 'opt': first.state}}
-    return state, {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}, **norms}
+    losses = {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}}
+    return state, {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms}

@@ -123,9 +123,10 @@ class InfoGAN(GAN):
     def __init__(self,
         config:InfoGANConfig=InfoGANConfig(),
         seed:int=0,      # of the initial weights; the global generator is left alone
+        group=None,      # the processes that share a batch in `step` (chapter 03)
     ):
         self.codes = make_codes(config.cats, config.conts, config.sigma)
-        super().__init__(config, seed)
+        super().__init__(config, seed, group)
 
     latent_dim = property(lambda self: self.config.noise + self.codes_dim, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: sum(c.width for c in self.codes), doc="Dimension of Q's output.")

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write_whole', 'flush', 'write_json', 'checksum',
-           'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'read_config',
-           'versions', 'checkpoints', 'check_run', 'hold', 'save_checkpoint', 'load_checkpoint', 'read_jsonl',
-           'write_run', 'Interrupted', 'Stopped', 'in_notebook', 'fit', 'model_class', 'load']
+           'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
+           'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
+           'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'in_notebook',
+           'fit', 'model_class', 'load']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import hashlib, importlib, json, os, platform, signal, sys, threading, time, warnings
@@ -142,15 +143,73 @@ def pick_device(
     except (RuntimeError, AssertionError) as e:
         raise InputError(f'device {name!r} cannot be used here ({first_line(e)}); try --device auto') from None
 
-PRECISIONS = ('fp32', 'bf16')
+PRECISIONS = ('fp32', 'bf16', 'fp64')
 
 # %% ../nbs/03_training.ipynb #3f089603
 def autocast(device, precision):
     """The context in which steps run: `bf16` makes matrix products and convolutions bfloat16,
-    parameters and moments stay float32."""
+    parameters and moments stay float32; `fp64` makes double precision the default."""
     if precision not in PRECISIONS:
         raise InputError(f'unknown precision {precision!r}; there are {", ".join(PRECISIONS)}')
+    if precision == 'fp64': return _default_dtype(torch.float64)
     return torch.autocast(device.type, torch.bfloat16) if precision == 'bf16' else nullcontext()
+
+# %% ../nbs/03_training.ipynb #8685ff9d
+@contextmanager
+def _default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try: yield
+    finally: torch.set_default_dtype(before)
+
+def _in_precision(tree, precision):
+    "Nested dicts, tuples and lists of tensors, doubled in precision if that is asked for."
+    if isinstance(tree, dict): return {k: _in_precision(v, precision) for k, v in tree.items()}
+    if isinstance(tree, (tuple, list)): return type(tree)(_in_precision(v, precision) for v in tree)
+    return tree.double() if precision == 'fp64' and torch.is_tensor(tree) and tree.is_floating_point() else tree
+
+# %% ../nbs/03_training.ipynb #95daff34
+def join(
+    device:str='auto',  # as for `pick_device`
+)->tuple:               # (group, device); the group is `None` for a process that is alone
+    "Join the processes that this one was launched with. Raises `InputError` if `accelerate` is missing."
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return None, pick_device(device)
+    try: from accelerate import PartialState
+    except ImportError: raise InputError('several processes need accelerate: pip install "disentangle_nb[scale]"') from None
+    state = PartialState(cpu=device == 'cpu')
+    return torch.distributed.group.WORLD, torch.device(state.device.type) if state.device.type == 'cpu' else state.device
+
+def processes(group)->tuple:
+    "This process's number, and how many there are."
+    return (0, 1) if group is None else (torch.distributed.get_rank(group), torch.distributed.get_world_size(group))
+
+def share(x, group):
+    "This process's share of a tensor or of a tuple of tensors: an equal part of the first dimension."
+    if isinstance(x, tuple): return tuple(share(t, group) for t in x)
+    number, n = processes(group)
+    return x.chunk(n)[number]
+
+# %% ../nbs/03_training.ipynb #265c502b
+def from_first(
+    f:Callable,     # run in the first process only
+    group,
+):                  # what it gave, in all of them
+    "Share what only the first process may compute. An error there is raised in all."
+    if group is None: return f()
+    box = [None, None]
+    if processes(group)[0] == 0:
+        try: box[0] = f()
+        except Exception as e: box[1] = e
+    torch.distributed.broadcast_object_list(box, src=0, group=group)
+    if box[1] is not None: raise box[1]
+    return box[0]
+
+def any_of(number, group, device):
+    "The largest of the processes' numbers."
+    if group is None: return number
+    t = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(t, torch.distributed.ReduceOp.MAX, group=group)
+    return int(t)
 
 # %% ../nbs/03_training.ipynb #4f241ffc
 def read_config(
@@ -172,7 +231,7 @@ def _difference(name, old, new):
         return _difference(k, old.get(k), new.get(k))
     return f'{name} {old!r}, not {new!r}'
 
-_free = {'steps', 'device', 'checkpoint_every', 'threads', 'versions'}    # what may differ in a resumed run
+_free = {'steps', 'device', 'processes', 'checkpoint_every', 'threads', 'versions'}    # what may differ in a resumed run
 
 def _check_same(where, old, new):
     "Raise `InputError` naming the first difference between two configurations."
@@ -384,7 +443,8 @@ def fit(
     config:dict=None,           # what goes into `config.json`
     resume:bool=False,          # go on from the folder's checkpoint
     device='cpu',               # where the state lives
-    precision:str='fp32',       # 'fp32' or 'bf16'
+    precision:str='fp32',       # 'fp32', 'bf16' or 'fp64'
+    group=None,                 # the processes that share each batch (`join`)
     log_every:int=10,           # steps between metrics
     checkpoint_every:int=100,   # steps between checkpoints
     picture:Callable=None,      # picture(state, step), called every `picture_every` steps and at the end
@@ -393,30 +453,37 @@ def fit(
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
     """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being finite,
     `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
-    device, log, done, files = torch.device(device), [], 0, None
-    state = map_tensors(lambda t: t.to(device), state)
+    device, log, done, files, first = torch.device(device), [], 0, None, processes(group)[0] == 0
+    state = _in_precision(map_tensors(lambda t: t.to(device), state), precision)
     config = config or {'steps': steps}
-    if out is not None: out = check_run(out, config, resume)
+    if out is not None: out = from_first(lambda: check_run(out, config, resume), group)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
-    with hold(out) if out else nullcontext(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
+    with hold(out) if out and first else nullcontext(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
         torch.manual_seed(rng.initial_seed())
-        if out: state, done, log, files = _begin(out, config, state, rng, device, steps, log_every, checkpoint_every)
-        with _signals() as stop, tqdm(total=steps, initial=done, disable=not progress, unit='step', mininterval=.5) as bar:
+        if out:
+            def begin():
+                nonlocal files
+                *begun, files = _begin(out, config, state, rng, device, steps, log_every, checkpoint_every)
+                return *begun, rng.get_state(), torch.get_rng_state()
+            state, done, log, *states = from_first(begin, group)
+            state = map_tensors(lambda t: t.to(device), state)
+            rng.set_state(states[0]); torch.set_rng_state(states[1])
+        with _signals() as stop, tqdm(total=steps, initial=done, disable=not (progress and first), unit='step', mininterval=.5) as bar:
             for at in range(done+1, steps+1):
-                with autocast(device, precision): state, metrics = step(state, batches(rng), rng)
+                with autocast(device, precision): state, metrics = step(state, share(_in_precision(batches(rng), precision), group), rng)
                 _check_finite(metrics, at)
                 bar.update()
-                last = at == steps
+                last, signalled = at == steps, any_of(stop[0] if stop else 0, group, device)
                 if at % log_every == 0 or last:
                     row = {'step': at, **{k: v.item() for k, v in metrics.items()}}
                     log.append(row)
                     bar.set_postfix({k: f'{v:.3f}' for k, v in row.items() if k != 'step'}, refresh=False)
                     if files: files.log(row)
-                if files and (at % checkpoint_every == 0 or last or stop): files.save(state, rng, at)
-                if stop:
-                    kept = '; it is saved: the same command with --resume goes on from there' if files else ''
-                    raise Interrupted(f'interrupted by {stop[0].name} after step {at}{kept}', stop[0])
-                if picture and (at % picture_every == 0 or last): picture(state, at)
+                if files and (at % checkpoint_every == 0 or last or signalled): files.save(state, rng, at)
+                if signalled:
+                    kept = '; it is saved: the same command with --resume goes on from there' if out else ''
+                    raise Interrupted(f'interrupted by {signal.Signals(signalled).name} after step {at}{kept}', signalled)
+                if picture and first and (at % picture_every == 0 or last): picture(state, at)
     return state, log
 
 # %% ../nbs/03_training.ipynb #615bf0b7
