@@ -149,7 +149,7 @@ if __name__ == '__main__':
     p.add_argument('--nets', nargs='+', default=list(NETS), choices=NETS)
     p.add_argument('--optimizers', nargs='+', default=['sgd', 'adam'], choices=['sgd', 'adam'])
     p.add_argument('--steps', type=int, nargs='+', default=[1, 2, 5, 10, 20, 50], help='values of K')
-    p.add_argument('--rounds', type=int, default=None, help='rounds of every group (default 7 at K=10, else 3, and 1 for conv64 beyond 10)')
+    p.add_argument('--rounds', type=int, default=None, help='rounds of every group (default 7 at K=10, else 3; for conv64 3 and 1)')
     p.add_argument('--implementations', nargs='+', default=IMPLEMENTATIONS, choices=IMPLEMENTATIONS)
     p.add_argument('--out', type=Path, default=None, help='folder for benchmarks.json (default samples/benchmarks if everything is run)')
     p.add_argument('--resume', action='store_true', help='keep the groups that benchmarks.json has')
@@ -167,7 +167,7 @@ if __name__ == '__main__':
         for optimizer in args.optimizers:
             for K in args.steps:
                 if any(all(r[k] == v for k, v in dict(net=net, optimizer=optimizer, K=K).items()) for r in rows): continue
-                rounds = args.rounds or (7 if K == 10 else 1 if net == 'conv64' and K > 10 else 3)
+                rounds = args.rounds or ((7 if K == 10 else 3) if net != 'conv64' else 3 if K == 10 else 1)
                 got = group(net, optimizer, K, rounds, args.implementations, reference=K <= 10)
                 base = next((r['cpu_s'] for r in got if r['implementation'] == 'naive'), got[0]['cpu_s'])
                 for r in got:
