@@ -25,8 +25,8 @@ from .explore import draw, plot_samples, save_figure, save_pictures
 from .infogan import Categorical
 from .metrics import category_error, match_codes, mode_coverage
 from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, checkpoints, fit, from_first, hold
-from .training import join, load, model_class, processes, read_config, read_jsonl, save_tensors, versions
-from .training import write_json, write_whole
+from .training import join, load, model_class, processes, read_config, read_jsonl, save_tensors, tensorboard
+from .training import versions, write_json, write_whole
 
 # %% ../nbs/09_cli.ipynb #d73c6689
 def settings(
@@ -101,6 +101,7 @@ def train(
     picture_every:int=500,      # steps between refreshes of samples.png
     resume:bool=False,
     progress:bool=None,
+    track:bool=False,           # metrics into TensorBoard's files too
     **options,                  # fields of the model's config; steps, batch_size, threads
 )->tuple:                       # (the run's folder, the trained model, its evaluation)
     """Train a model and write its run folder, pictures and evaluation; of several processes (`accelerate launch`), the first writes.
@@ -123,7 +124,7 @@ def train(
         if number == 0: (out/'evaluation.json').unlink(missing_ok=True)        # it is there again when all is done
         state, _ = fit(net.step, net.init(), batches, steps=n['steps'], rng=rng, out=out, config=asked, resume=resume,
                        device=device, precision=precision, group=group, checkpoint_every=checkpoint_every,
-                       picture=picture, picture_every=picture_every, progress=progress)
+                       picture=picture, picture_every=picture_every, progress=progress, tracker=tensorboard if track else None)
         if number: return out, net.put(state), {}
         save_tensors(out/'model.safetensors', net.put(state).state_dict())
         result = evaluation(net, *splits)
@@ -317,6 +318,7 @@ def _add_train(models, name):
     _add(p, 'threads', _number(int, 1), 'CPU threads; the result depends on it (default: 1 for tiny networks, else all)')
     _add(p, 'device', str, 'auto, cpu, cuda or mps (default: auto)', default='auto')
     p.add_argument('--progress', action='store_true', default=None, help='a progress bar even where there is no terminal')
+    p.add_argument('--track', action='store_true', default=None, help='write metrics for TensorBoard too, into tensorboard/ in the folder')
     p.add_argument('--precision', choices=PRECISIONS, default='fp32', help='of matrix products (default: fp32)')
     _add_config(p.add_argument_group('the model'), cls)
 

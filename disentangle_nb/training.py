@@ -7,12 +7,12 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
            'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
            'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
            'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'in_notebook',
-           'fit', 'model_class', 'load']
+           'tensorboard', 'fit', 'model_class', 'load']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import hashlib, importlib, json, os, platform, signal, sys, threading, time, warnings
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import safetensors
@@ -393,8 +393,8 @@ def _check_finite(metrics, at):
 # %% ../nbs/03_training.ipynb #5a8dc239
 class _Files:
     "What a run writes as it goes."
-    def __init__(self, out, config, device, clock):
-        self.out, self.config, self.device = out, config, device
+    def __init__(self, out, config, device, clock, tracker=None):
+        self.out, self.config, self.device, self.tracker = out, config, device, tracker
         self.wall, self.cpu = (clock[-1]['wall_seconds'], clock[-1]['cpu_seconds']) if clock else (0., 0.)
         self.wall -= time.perf_counter()
         self.cpu -= time.process_time()
@@ -403,6 +403,10 @@ class _Files:
         now = {'step': row['step'], 'wall_seconds': self.wall + time.perf_counter(), 'cpu_seconds': self.cpu + time.process_time()}
         for name, r in (('metrics', row), ('timings', now)):
             with self.room(row['step']), open(self.out/f'{name}.jsonl', 'a') as f: f.write(json.dumps(r) + '\n')
+        if self.tracker: self.tracker.log({k: v for k, v in row.items() if k != 'step'}, step=row['step'])
+
+    def close(self):
+        if self.tracker: self.tracker.finish()
 
     def save(self, state, rng, at):
         with self.room(at):
@@ -420,7 +424,23 @@ class _Files:
                           'put that right, and go on by the same command with --resume') from None
 
 # %% ../nbs/03_training.ipynb #1fa51d6d
-def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every):
+def tensorboard(
+    out,            # a run's folder
+    step:int,       # the last one that counts: what an interrupted run showed beyond it is taken back
+):
+    "A TensorBoard tracker writing into the folder's `tensorboard/`. Raises `InputError` if accelerate or TensorBoard is missing."
+    try:
+        import tensorboard  # noqa: F401
+        from accelerate import PartialState
+        from accelerate.tracking import TensorBoardTracker
+    except ImportError: raise InputError('TensorBoard needs an extra: pip install "disentangle_nb[scale]"') from None
+    PartialState(cpu=not torch.cuda.is_available())         # whom the tracker asks which process is the first
+    tracker = TensorBoardTracker('tensorboard', out, purge_step=step+1)
+    tracker.start()
+    return tracker
+
+# %% ../nbs/03_training.ipynb #b9540c19
+def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, tracker):
     "Open a run's folder: `(state, step, log, files)`."
     state, done = load_checkpoint(out, state, rng, device, config)
     log, clock = (read_jsonl(out/name) for name in ('metrics.jsonl', 'timings.jsonl'))
@@ -429,9 +449,9 @@ def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every):
     # the last step is logged whatever its number: not if it turns out not to be the last
     log, clock = ([r for r in rows if r['step'] <= done and (done >= steps or r['step'] % log_every == 0)] for rows in (log, clock))
     write_run(out, config, log, clock)
-    return state, done, log, _Files(out, config, device, clock)
+    return state, done, log, _Files(out, config, device, clock, tracker and tracker(out, done))
 
-# %% ../nbs/03_training.ipynb #b9540c19
+# %% ../nbs/03_training.ipynb #84937a74
 def fit(
     step:Callable,              # step(state, batch, rng) -> (state, metrics), metrics a dict of 0-d tensors
     state:dict,                 # nested dict of tensors
@@ -450,6 +470,7 @@ def fit(
     picture:Callable=None,      # picture(state, step), called every `picture_every` steps and at the end
     picture_every:int=500,
     progress:bool=None,         # a progress bar; None: in a terminal and in a live notebook only
+    tracker:Callable=None,      # tracker(out, step) gives a tracker of accelerate's (`tensorboard`): metrics go there too
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
     """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being finite,
     `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
@@ -463,12 +484,12 @@ def fit(
         if out:
             def begin():
                 nonlocal files
-                *begun, files = _begin(out, config, state, rng, device, steps, log_every, checkpoint_every)
+                *begun, files = _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, tracker)
                 return *begun, rng.get_state(), torch.get_rng_state()
             state, done, log, *states = from_first(begin, group)
             state = map_tensors(lambda t: t.to(device), state)
             rng.set_state(states[0]); torch.set_rng_state(states[1])
-        with _signals() as stop, tqdm(total=steps, initial=done, disable=not (progress and first), unit='step', mininterval=.5) as bar:
+        with closing(files) if files else nullcontext(), _signals() as stop, tqdm(total=steps, initial=done, disable=not (progress and first), unit='step', mininterval=.5) as bar:
             for at in range(done+1, steps+1):
                 with autocast(device, precision): state, metrics = step(state, share(_in_precision(batches(rng), precision), group), rng)
                 _check_finite(metrics, at)
