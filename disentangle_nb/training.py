@@ -187,6 +187,7 @@ def share(x, group):
     "This process's share of a tensor or of a tuple of tensors: an equal part of the first dimension."
     if isinstance(x, tuple): return tuple(share(t, group) for t in x)
     number, n = processes(group)
+    if len(x) % n: raise ValueError(f'a batch of {len(x)} cannot be split evenly over {n} processes')
     return x.chunk(n)[number]
 
 # %% ../nbs/03_training.ipynb #265c502b

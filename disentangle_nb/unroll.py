@@ -447,10 +447,15 @@ def _backwards(ctx, hyper, inputs):
         last = mark - 1
 
 # %% ../nbs/02_unroll.ipynb #cfb0fb5a
+def _wanted(run, k, s, start):
+    "Which tensors of s_k want an adjoint. A compiled function wants the same at every step."
+    if k == 0 and not run.engine.compile: return [t.requires_grad for t in start]
+    return [t.is_floating_point() for t in _flat(s)]
+
+# %% ../nbs/02_unroll.ipynb #d35dbc74
 def _pull(run, s, rest, need, bar):
     "Adjoints of the tensors of (s_k, hyper, x_k) from those of s_k+1."
     tree = (s, *rest)
-    need = (*(t.is_floating_point() for t in _flat(s)), *need)
     if run.engine.compile:                  # the same kind of arguments at every step, so that it is compiled once
         bar = [torch.zeros_like(t) if b is None and n else b for t, b, n in zip(_flat(s), bar, need)]
     try: return run.engine(_adjoint, run.loss, run.optimizer, tree, need, bar, group=run.group)
@@ -485,14 +490,15 @@ class _Replay(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):
         run = ctx.run
-        _, state, *given = _fill(run.tree, iter(ctx.saved_tensors))
+        *start, hyper, inputs = _fill(run.tree, iter(ctx.saved_tensors))
+        given, start = (hyper, inputs), _flat(start)
         hyper, inputs = map(_detached, given)
-        bar = [*grads, *[None]*len(_flat(state))]
+        bar = [*grads, *[None]*(len(start) - len(grads))]
         bar_hyper, bar_inputs = [None]*len(_flat(hyper)), [[None]*len(_flat(x)) for x in inputs]
         with run.engine.tracing():
             for k, s in _backwards(ctx, hyper, inputs):
                 j = k % len(inputs)
-                need = [t.requires_grad for t in _flat((given[0], given[1][j]))]
+                need = [*_wanted(run, k, s, start), *(t.requires_grad for t in _flat((given[0], given[1][j])))]
                 with _as_in_forward(ctx.rng[k], run.autocast, run.device):
                     got = _pull(run, s, (hyper, inputs[j]), need, bar)
                 bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
