@@ -101,7 +101,7 @@ class GANConfig:
         whole = lambda least: lambda v: type(v) is int and v >= least
         self._want('unroll', whole(0), 'an integer >= 0')
         for name in ('noise', 'width', 'd_width'): self._want(name, whole(1), 'an integer >= 1')
-        for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v < float('inf'), 'a number > 0')
+        for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')

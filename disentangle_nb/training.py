@@ -6,13 +6,13 @@
 __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write_whole', 'flush', 'write_json', 'checksum',
            'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
            'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
-           'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'in_notebook',
-           'tensorboard', 'fit', 'model_class', 'load']
+           'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'on_signals',
+           'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'load']
 
 # %% ../nbs/03_training.ipynb #747ab790
-import hashlib, importlib, json, os, platform, signal, sys, threading, time, warnings
+import hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
 from collections.abc import Callable
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import safetensors
@@ -139,6 +139,7 @@ def pick_device(
     if name == 'auto':
         if torch.cuda.is_available(): name = 'cuda'
         else: name = 'mps' if torch.backends.mps.is_available() else 'cpu'
+    if name == 'meta': raise InputError("device 'meta' computes nothing; try --device auto")
     try: return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as e:
         raise InputError(f'device {name!r} cannot be used here ({first_line(e)}); try --device auto') from None
@@ -247,7 +248,7 @@ def versions():
 # %% ../nbs/03_training.ipynb #566d0eb9
 def checkpoints(out)->list:
     "The checkpoint files of a run, oldest first."
-    return sorted((Path(out)/'checkpoint').glob('*.safetensors'))
+    return sorted((Path(out)/'checkpoint').glob('[0-9]'*9 + '.safetensors'))
 
 # %% ../nbs/03_training.ipynb #78151396
 def check_run(
@@ -263,8 +264,9 @@ def check_run(
     if there.exists():
         if not resume: raise InputError(f'{out} holds a run already; go on with it by --resume, or choose another folder')
         old = read_config(out)
+        if type(old.get('steps')) is not int: raise InputError(f'{there} is damaged: steps is {old.get("steps")!r}')
         _check_same(out, old, config)
-        if config.get('steps', 0) < old.get('steps', 0):
+        if config.get('steps', 0) < old['steps']:
             raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink')
     elif out.exists() and (checkpoints(out) or any(p.name not in ('checkpoint', '.config.json.tmp') for p in out.iterdir())):
         raise InputError(f'{out} is not empty and holds no run; choose another folder')
@@ -288,8 +290,8 @@ def hold(
 # %% ../nbs/03_training.ipynb #619a2075
 def _generators(rng, device):
     "The states of all generators, as tensors by name."
-    states = {'rng/run': rng.get_state(), 'rng/cpu': torch.get_rng_state()}
-    if device.type == 'cuda': states['rng/cuda'] = torch.cuda.get_rng_state(device)
+    states = {'run': rng.get_state(), 'cpu': torch.get_rng_state()}
+    if device.type == 'cuda': states['cuda'] = torch.cuda.get_rng_state(device)
     return states
 
 # %% ../nbs/03_training.ipynb #39c21654
@@ -303,11 +305,10 @@ def save_checkpoint(
     keep:int=2,             # older ones are deleted
 ):
     "Save what decides the future. Raises `FloatingPointError` rather than keep a broken state."
-    flat = flatten(state)
-    for k, t in flat.items():
-        if not torch.isfinite(t).all(): raise FloatingPointError(f'{k} is not finite at step {step}; the last checkpoint is from before')
-    path = Path(out)/'checkpoint'/f'{step:09}.safetensors'
-    save_tensors(path, {**flat, **_generators(rng, device)}, step=step, config=json.dumps(config))
+    for k, t in flatten(state).items():
+        if not torch.isfinite(t).all(): raise FloatingPointError(f'{k} is not finite at step {step}; what was saved before is kept')
+    path, whole = Path(out)/'checkpoint'/f'{step:09}.safetensors', {'state': state, 'rng': _generators(rng, device)}
+    save_tensors(path, flatten(whole), step=step, config=json.dumps(config))
     for old in checkpoints(out)[:-keep]: old.unlink()
 
 # %% ../nbs/03_training.ipynb #06c00eec
@@ -322,15 +323,17 @@ def load_checkpoint(
     damaged = []
     for path in reversed(checkpoints(out)):
         try: flat, meta = load_tensors(path)
-        except InputError as e: damaged.append(str(e)); continue
+        except InputError as e: damaged.append((path, e)); continue
         if config: _check_same(path, json.loads(meta['config']), json.loads(json.dumps(config)))
-        state = unflatten(flat, state)
+        state = unflatten(flat, state, 'state')
         rng.set_state(flat['rng/run'])
         torch.set_rng_state(flat['rng/cpu'])
         if 'rng/cuda' in flat and device.type == 'cuda': torch.cuda.set_rng_state(flat['rng/cuda'], device)
-        for e in damaged: warnings.warn(f'{e}; going on from step {meta["step"]}, the checkpoint before it', stacklevel=2)
+        for bad, e in damaged:
+            warnings.warn(f'{e}; going on from step {meta["step"]}, the checkpoint before it', stacklevel=2)
+            bad.rename(f'{bad}.damaged')        # not one of the two that are kept
         return state, int(meta['step'])
-    if damaged: raise InputError(f'{damaged[0]}, and no other checkpoint is left; train again in another folder')
+    if damaged: raise InputError(f'{damaged[0][1]}, and no other checkpoint is left; train again in another folder')
     return state, 0
 
 # %% ../nbs/03_training.ipynb #bd1aa6ed
@@ -340,15 +343,17 @@ def read_jsonl(
 )->list:
     "The objects of a `.jsonl` file; a half-written last line is dropped."
     if not Path(path).exists(): return []
-    lines = Path(path).read_text().splitlines(keepends=True)
-    try: rows = [json.loads(l) for l in lines if l.endswith('\n')]
+    try: rows = [json.loads(l) for l in Path(path).read_text().splitlines(keepends=True) if l.endswith('\n')]
     except ValueError as e: raise InputError(f'{path} is damaged ({e}); delete its broken lines') from None
+    if not all(isinstance(r, dict) and type(r.get('step')) is int for r in rows):
+        raise InputError(f'{path} is damaged: every line must be an object with a step; delete the others')
     return [r for r in rows if upto is None or r['step'] <= upto]
 
 # %% ../nbs/03_training.ipynb #d01a4893
 def write_run(out, config, log, clock):
-    "Bring the folder's files to the checkpoint's step. Raises `InputError` if it cannot be written."
+    "Bring the folder's files to the checkpoint's step; an evaluation is out of date. Raises `InputError` if it cannot be written."
     try:
+        (out/'evaluation.json').unlink(missing_ok=True)
         write_json(out/'config.json', config)
         for name, rows in (('metrics', log), ('timings', clock)):
             lines = ''.join(json.dumps(r) + '\n' for r in rows)
@@ -364,19 +369,28 @@ class Stopped(Exception):
     "Training cannot go on, through no fault of its input; what was saved is whole."
 
 @contextmanager
-def _signals():
-    "A list that SIGINT and SIGTERM are added to as they come; the second one raises `KeyboardInterrupt`."
-    got = []
-    def note(number, frame):
-        if got: raise KeyboardInterrupt
-        got.append(signal.Signals(number))
+def on_signals(
+    act:Callable,   # act(number, frame)
+    *numbers,       # SIGINT and SIGTERM by default
+):
+    "Handle signals by `act` for a while."
     if threading.current_thread() is not threading.main_thread():      # only there can handlers be set
-        yield got
+        yield
         return
-    before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try: yield got
+    before = {s: signal.signal(s, act) for s in numbers or (signal.SIGINT, signal.SIGTERM)}
+    try: yield
     finally:
         for s, handler in before.items(): signal.signal(s, handler or signal.SIG_DFL)
+
+@contextmanager
+def _signals():
+    "A list that SIGINT and SIGTERM are added to as they come; an impatient second one raises `KeyboardInterrupt`."
+    got, since = [], []
+    def note(number, frame):
+        if since and time.monotonic() > since[0] + 1: raise KeyboardInterrupt
+        got.append(signal.Signals(number))
+        since.append(time.monotonic())
+    with on_signals(note): yield got
 
 # %% ../nbs/03_training.ipynb #97fc761a
 def in_notebook():
@@ -386,61 +400,65 @@ def in_notebook():
 
 # %% ../nbs/03_training.ipynb #8aeb0e67
 def _check_finite(metrics, at):
-    "Raise `FloatingPointError` naming a metric that is not finite."
-    if not metrics or torch.stack([v.detach().float() for v in metrics.values()]).isfinite().all(): return
-    name, v = next((k, v.item()) for k, v in metrics.items() if not v.isfinite())
-    raise FloatingPointError(f'{name} is {v} at step {at}; the last checkpoint is from before')
+    "Raise `FloatingPointError` naming the metrics that are not finite."
+    if not metrics or torch.stack([v.detach().isfinite() for v in metrics.values()]).all(): return
+    bad = ', '.join(f'{k} is {v.item()}' for k, v in metrics.items() if not v.isfinite())
+    raise FloatingPointError(f'{bad} at step {at}; what was saved before is kept')
 
 # %% ../nbs/03_training.ipynb #5a8dc239
+@contextmanager
+def room(out, at):
+    "Turns a full disk, or one that fails, into `Stopped`."
+    try: yield
+    except OSError as e:
+        kept = [int(p.stem) for p in checkpoints(out)]
+        whole = f'the checkpoint of step {kept[-1]} is whole' if kept else 'there was no checkpoint yet'
+        raise Stopped(f'{out} cannot be written at step {at} ({e.strerror or e}); {whole}: '
+                      'put that right, and go on by the same command with --resume') from None
+
+# %% ../nbs/03_training.ipynb #1fa51d6d
 class _Files:
     "What a run writes as it goes."
     def __init__(self, out, config, device, clock, tracker=None):
         self.out, self.config, self.device, self.tracker = out, config, device, tracker
-        self.wall, self.cpu = (clock[-1]['wall_seconds'], clock[-1]['cpu_seconds']) if clock else (0., 0.)
+        self.wall, self.cpu = (clock[-1].get(f'{k}_seconds', 0.) for k in ('wall', 'cpu')) if clock else (0., 0.)
         self.wall -= time.perf_counter()
         self.cpu -= time.process_time()
 
     def log(self, row):
         now = {'step': row['step'], 'wall_seconds': self.wall + time.perf_counter(), 'cpu_seconds': self.cpu + time.process_time()}
         for name, r in (('metrics', row), ('timings', now)):
-            with self.room(row['step']), open(self.out/f'{name}.jsonl', 'a') as f: f.write(json.dumps(r) + '\n')
+            with room(self.out, row['step']), open(self.out/f'{name}.jsonl', 'a') as f: f.write(json.dumps(r) + '\n')
         if self.tracker: self.tracker.log({k: v for k, v in row.items() if k != 'step'}, step=row['step'])
 
     def close(self):
         if self.tracker: self.tracker.finish()
 
     def save(self, state, rng, at):
-        with self.room(at):
+        with room(self.out, at):
             for name in ('metrics', 'timings'): flush(self.out/f'{name}.jsonl')        # no checkpoint is ahead of its log
             save_checkpoint(self.out, state, rng, at, self.device, self.config)
 
-    @contextmanager
-    def room(self, at):
-        "Turns a full disk into `Stopped`."
-        try: yield
-        except OSError as e:
-            kept = [int(p.stem) for p in checkpoints(self.out)]
-            whole = f'the checkpoint of step {kept[-1]} is whole' if kept else 'there was no checkpoint yet'
-            raise Stopped(f'{self.out} cannot be written at step {at} ({e.strerror}); {whole}: '
-                          'put that right, and go on by the same command with --resume') from None
+# %% ../nbs/03_training.ipynb #b9540c19
+def need_tensorboard():
+    "Raise `InputError` if accelerate or TensorBoard is missing."
+    missing = [m for m in ('accelerate', 'tensorboard') if importlib.util.find_spec(m) is None]
+    if missing: raise InputError(f'TensorBoard needs {missing[0]}: pip install "disentangle_nb[scale]"')
 
-# %% ../nbs/03_training.ipynb #1fa51d6d
 def tensorboard(
     out,            # a run's folder
     step:int,       # the last one that counts: what an interrupted run showed beyond it is taken back
 ):
     "A TensorBoard tracker writing into the folder's `tensorboard/`. Raises `InputError` if accelerate or TensorBoard is missing."
-    try:
-        import tensorboard  # noqa: F401
-        from accelerate import PartialState
-        from accelerate.tracking import TensorBoardTracker
-    except ImportError: raise InputError('TensorBoard needs an extra: pip install "disentangle_nb[scale]"') from None
+    need_tensorboard()
+    from accelerate import PartialState
+    from accelerate.tracking import TensorBoardTracker
     PartialState(cpu=not torch.cuda.is_available())         # whom the tracker asks which process is the first
     tracker = TensorBoardTracker('tensorboard', out, purge_step=step+1)
     tracker.start()
     return tracker
 
-# %% ../nbs/03_training.ipynb #b9540c19
+# %% ../nbs/03_training.ipynb #84937a74
 def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, tracker):
     "Open a run's folder: `(state, step, log, files)`."
     state, done = load_checkpoint(out, state, rng, device, config)
@@ -448,11 +466,13 @@ def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, 
     if log and log[-1]['step'] >= done + checkpoint_every + log_every:
         warnings.warn(f'{out} was at step {log[-1]["step"]}, but its newest whole checkpoint is of step {done}; going on from there', stacklevel=3)
     # the last step is logged whatever its number: not if it turns out not to be the last
-    log, clock = ([r for r in rows if r['step'] <= done and (done >= steps or r['step'] % log_every == 0)] for rows in (log, clock))
+    was_last = read_config(out)['steps'] if (out/'config.json').exists() else 0
+    spurious = {was_last} if done < steps and was_last % log_every else set()
+    log, clock = ([r for r in rows if r['step'] <= done and r['step'] not in spurious] for rows in (log, clock))
     write_run(out, config, log, clock)
     return state, done, log, _Files(out, config, device, clock, tracker and tracker(out, done))
 
-# %% ../nbs/03_training.ipynb #84937a74
+# %% ../nbs/03_training.ipynb #ecb9d050
 def fit(
     step:Callable,              # step(state, batch, rng) -> (state, metrics), metrics a dict of 0-d tensors
     state:dict,                 # nested dict of tensors
@@ -475,12 +495,14 @@ def fit(
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
     """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being finite,
     `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
+    autocast(torch.device(device), precision)        # is there such a precision?
     device, log, done, files, first = torch.device(device), [], 0, None, processes(group)[0] == 0
     state = _in_precision(map_tensors(lambda t: t.to(device), state), precision)
     config = config or {'steps': steps}
     if out is not None: out = from_first(lambda: check_run(out, config, resume), group)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
-    with hold(out) if out and first else nullcontext(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
+    with ExitStack() as held, torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        if out: from_first(lambda: held.enter_context(hold(out)), group)
         torch.manual_seed(rng.initial_seed())
         if out:
             def begin():
@@ -505,7 +527,9 @@ def fit(
                 if signalled:
                     kept = '; it is saved: the same command with --resume goes on from there' if out else ''
                     raise Interrupted(f'interrupted by {signal.Signals(signalled).name} after step {at}{kept}', signalled)
-                if picture and first and (at % picture_every == 0 or last): picture(state, at)
+                if picture and first and (at % picture_every == 0 or last):
+                    with room(out, at) if out else nullcontext(): picture(state, at)
+            if stop: raise Interrupted(f'interrupted by {stop[0].name} after the last step; the same command with --resume does the rest', stop[0])
     return state, log
 
 # %% ../nbs/03_training.ipynb #615bf0b7
