@@ -238,13 +238,14 @@ def sweep(
 
 # %% ../nbs/09_cli.ipynb #91ef3348
 def summary(
-    runs:list,          # from `sweep_runs`; unfinished ones are left out
+    runs:list,          # from `sweep_runs`; left out are those whose evaluation is not of their last step
 )->list:                # a dict for each: arm, k, seed, steps, evaluation, last metrics, CPU time
     "The numbers of finished runs."
     rows = []
     for r in runs:
-        if not (r['out']/'evaluation.json').exists(): continue
+        if not all((r['out']/f).exists() for f in ('evaluation.json', 'model.safetensors')): continue
         last = {name: (read_jsonl(r['out']/f'{name}.jsonl') or [{}])[-1] for name in ('metrics', 'timings')}
+        if read_tensors(r['out']/'model.safetensors')[1].get('step') != str(last['metrics'].get('step')): continue
         result = {k: v for k, v in json.loads((r['out']/'evaluation.json').read_text()).items() if isinstance(v, (int, float))}
         rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
@@ -310,8 +311,6 @@ def _range(text):
     except ValueError: values = []
     if not values or min(values) < 0: raise argparse.ArgumentTypeError(f'must be numbers like 0-4 or 0,5,10, found {text!r}')
     return list(dict.fromkeys(values))
-
-def _option(name): return '--' + name.replace('_', '-')
 
 # %% ../nbs/09_cli.ipynb #11a1d32c
 def _add(p, name, kind, help, **kw):

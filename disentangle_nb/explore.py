@@ -144,8 +144,8 @@ def save_figure(
     path,            # .png
 )->Path:
     "The figure as a PNG whose bytes depend on its content only."
-    fig.savefig(path, dpi=100, bbox_inches='tight', pad_inches=.05, metadata={'Software': None})
-    plt.close(fig)
+    try: fig.savefig(path, dpi=100, bbox_inches='tight', pad_inches=.05, metadata={'Software': None})
+    finally: plt.close(fig)
     return Path(path)
 
 # %% ../nbs/08_explore.ipynb #3b2e6d22

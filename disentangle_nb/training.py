@@ -339,7 +339,6 @@ def load_checkpoint(
 # %% ../nbs/03_training.ipynb #bd1aa6ed
 def read_jsonl(
     path,           # a file of one JSON object a line
-    upto=None,      # keep the objects whose step is at most this
 )->list:
     "The objects of a `.jsonl` file; a half-written last line is dropped."
     if not Path(path).exists(): return []
@@ -347,7 +346,7 @@ def read_jsonl(
     except ValueError as e: raise InputError(f'{path} is damaged ({e}); delete its broken lines') from None
     if not all(isinstance(r, dict) and type(r.get('step')) is int for r in rows):
         raise InputError(f'{path} is damaged: every line must be an object with a step; delete the others')
-    return [r for r in rows if upto is None or r['step'] <= upto]
+    return rows
 
 # %% ../nbs/03_training.ipynb #d01a4893
 def write_run(out, config, log, clock):
