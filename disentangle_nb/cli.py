@@ -135,7 +135,7 @@ def train(
     if asked['batch_size'] % count: raise InputError(f'a batch of {asked["batch_size"]} cannot be split evenly over {count} processes')
     if group: asked['processes'] = count
     net, rng = model_class(model)(config, asked['seed'], group), torch.Generator().manual_seed(asked['seed'])
-    batches = partial(splits[0].to(device).batch, asked['batch_size'])
+    batches = partial(splits[0].to(device).batch, asked['batch_size']*net.batches)
     def picture(state, at): save_pictures(net.put(state), out, traversals=False)
     with cpu_threads(asked['threads']), ExitStack() as held:
         from_first(lambda: held.enter_context(hold(out)), group)
@@ -324,7 +324,7 @@ def _add_config(p, cls):
     kinds = {int: _number(int, 0), float: _number(float), tuple: _ints, str: str}
     for f in fields(cls.Config):
         if f.name == 'shape': continue
-        if isinstance(f.default, bool): p.add_argument('--' + f.name, action='store_true', default=None, help=docs[f.name])
+        if isinstance(f.default, bool): p.add_argument('--' + f.name.replace('_', '-'), action='store_true', default=None, help=docs[f.name])
         else: _add(p, f.name, kinds[type(f.default)], docs[f.name])
 
 _known = f'{", ".join(DATA)}, or a folder of images'

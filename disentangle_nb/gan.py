@@ -9,6 +9,7 @@ __all__ = ['LOSSES', 'discriminator_loss', 'nonsaturating_loss', 'saddle_loss', 
 # %% ../nbs/04_unrolled_gan.ipynb #b3a76b56
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from fastcore.basics import patch
@@ -89,6 +90,9 @@ class GANConfig:
     norm:str='none'              # normalisation in D: none, batch, group or spectral
     unroll:int=0                 # K, the differentiable steps of D that G looks ahead; 0 is an ordinary GAN
     lookahead:bool=False         # cut the gradient through those steps (a control, not an unrolled GAN)
+    d_steps:int=1                # D's updates a step, the further ones on batches of their own (a control: a stronger D)
+    alternating:bool=False       # D moves first, and G answers the D that has moved
+    fresh:bool=False             # a batch of its own for every unrolled step after the first
     remat:bool=False             # replay those steps in backward: less memory, more time (chapter 02)
     compile:bool=False           # compile a step and its adjoint: faster, after about half a minute (chapter 02)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
@@ -100,7 +104,7 @@ class GANConfig:
     def __post_init__(self):
         whole = lambda least: lambda v: type(v) is int and v >= least
         self._want('unroll', whole(0), 'an integer >= 0')
-        for name in ('noise', 'width', 'd_width'): self._want(name, whole(1), 'an integer >= 1')
+        for name in ('noise', 'width', 'd_width', 'd_steps'): self._want(name, whole(1), 'an integer >= 1')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
@@ -208,32 +212,80 @@ def adversarial(self:GAN, theta, x, fake_logits)->Tensor:
     return saddle_loss(self._D(theta, x)[0], fake_logits)
 
 # %% ../nbs/04_unrolled_gan.ipynb #3b57863d
+@patch(as_prop=True)
+def batches(self:GAN)->int:
+    "Real batches that one step takes: more than one only for `d_steps` and `fresh`."
+    return max(self.config.d_steps, self.config.unroll if self.config.fresh else 1)
+
+# %% ../nbs/04_unrolled_gan.ipynb #04198aea
+@patch
+def draw(self:GAN,
+    n:int,                  # items of this process
+    G:dict,                 # the generator's state
+    theta_G:dict,           # its parameters, to be differentiated
+    rng:torch.Generator,    # in the same state in all processes
+)->tuple:                   # (generated items, their latent, G's new buffers)
+    "Latents from their prior, and what G makes of them in training mode."
+    device = next(iter(theta_G.values())).device
+    latents = self.sample_latent(n*processes(self.group)[1], rng, device)
+    latent = {k: share(v, self.group) for k, v in latents.items()}
+    return *self._G(theta_G, G['buffers'], self.encode(latent)), latent
+
+# %% ../nbs/04_unrolled_gan.ipynb #b9274f2e
+@patch
+def ahead(self:GAN,
+    D:dict,                 # the discriminator's state
+    inputs:list,            # a tuple (real, generated, *latent) for each batch
+    names:list,             # of the latent's parts
+)->tuple:                   # (theta_0, theta_K, D's first step): G plays against the first two
+    "D's step, and where it would be after K: from theta_0, or (`alternating`) from theta_1, which G then calls theta_0."
+    c = self.config
+    def loss(theta, x, fake, *latent): return self.loss_D({**D['buffers'], **theta}, x, fake, dict(zip(names, latent)))
+    go = partial(unroll, loss, optimizer=self.optim_D, remat=c.remat, compile=c.compile, group=self.group)
+    inner = inputs[:c.unroll] if c.fresh and c.unroll else inputs[0]
+    if not c.alternating:
+        theta_K, first = go(D['params'], inner, c.unroll, state=D['opt'], return_first=True)
+        return D['params'], theta_K, first
+    first = go(D['params'], inputs[0], 0, state=D['opt'], return_first=True)[1]
+    return first.params, go(first.params, inner, c.unroll, state=first.state), first
+
+# %% ../nbs/04_unrolled_gan.ipynb #584b57fa
+@patch
+def extra(self:GAN,
+    D:dict,                 # the discriminator's state
+    first,                  # its first step
+    inputs:list,            # further batches
+):                          # its last step
+    "D's further updates in a step, on the adversarial loss alone."
+    def loss(theta, x, fake): return GAN.loss_D(self, {**D['buffers'], **theta}, x, fake, {})
+    for x, fake, *_ in inputs:
+        _, first = unroll(loss, first.params, (x, fake.detach()), 0, self.optim_D, first.state, return_first=True, group=self.group)
+    return first
+
+# %% ../nbs/04_unrolled_gan.ipynb #8b0d33f4
 @patch
 def step(self:GAN,
     state:dict,             # of both players
-    x:Tensor,               # (B, *shape), a real batch, or this process's share of it
+    x:Tensor,               # (B*self.batches, *shape), real items, or this process's share of them
     rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
     "One simultaneous step of both players; D's is the first of the K unrolled ones."
     c, G, D = self.config, state['G'], state['D']
-    latents = self.sample_latent(len(x)*processes(self.group)[1], rng, x.device)
-    latent = {k: share(v, self.group) for k, v in latents.items()}
+    reals = x.view(-1, self.batches, *x.shape[1:]).unbind(1)
     theta_G = {n: p.detach().requires_grad_() for n, p in G['params'].items()}
-    fake, G_buffers = self._G(theta_G, G['buffers'], self.encode(latent))
+    fakes, buffers, latents = zip(*(self.draw(len(x), G, theta_G, rng) for x in reals))
+    inputs = [(x, fake.detach() if c.lookahead else fake, *latent.values()) for x, fake, latent in zip(reals, fakes, latents)]
+    theta_0, theta_K, first = self.ahead(D, inputs, list(latents[0]))
 
-    whole = lambda theta: {**D['buffers'], **theta}
-    loss_D = lambda theta, x, fake: self.loss_D(whole(theta), x, fake, latent)
-    seen = fake.detach() if c.lookahead else fake
-    theta_K, first = unroll(loss_D, D['params'], (x, seen), c.unroll, self.optim_D, D['opt'], c.remat,
-                            return_first=True, compile=c.compile, group=self.group)
-    theta_0 = whole(D['params'])
-    loss_G, parts = self.loss_G(whole(theta_K) if c.unroll else theta_0, theta_0, x, fake, latent)
-
+    now = {**D['buffers'], **theta_0}
+    loss_G, parts = self.loss_G({**D['buffers'], **theta_K} if c.unroll else now, now, reals[0], fakes[0], latents[0])
     grads = mean_over(torch.autograd.grad(loss_G, list(theta_G.values())), self.group)
     params, opt = self.optim_G.step(G['params'], grads, G['opt'])
+    last = self.extra(D, first, inputs[1:c.d_steps])
+
     norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), 'g_grad': grad_norm(G['opt'], opt, c.beta1)}
-    with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], x)[1] if D['buffers'] else {}
-    state = {'G': {'params': params, 'buffers': G_buffers, 'opt': opt},
-             'D': {'params': first.params, 'buffers': D_buffers, 'opt': first.state}}
+    with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], reals[0])[1] if D['buffers'] else {}
+    state = {'G': {'params': params, 'buffers': buffers[0], 'opt': opt},
+             'D': {'params': last.params, 'buffers': D_buffers, 'opt': last.state}}
     losses = {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}}
     return state, {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms}

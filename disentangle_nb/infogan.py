@@ -101,6 +101,7 @@ class InfoGANConfig(GANConfig):
     info:float=1.                # lambda, the weight of the information loss
     cont_weight:float=.1         # the continuous codes' share in it
     sigma:float=1.               # standard deviation of Q for continuous codes
+    stop_q:bool=False            # keep the information loss out of D's trunk: Q reads it as it is
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,7 +161,7 @@ def information(self:InfoGAN, q, latent)->tuple:
 @patch
 def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
     "`L_D + lambda L_I`, which D and Q descend."
-    (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake)
+    (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake, self.config.stop_q)
     return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0]
 
 # %% ../nbs/05_infogan.ipynb #8eff6db2

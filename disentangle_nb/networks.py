@@ -124,10 +124,12 @@ class Discriminator(nn.Module):
 
     def forward(self,
         x:Tensor,     # (B, *shape)
+        stop_q:bool=False,  # let no gradient through from Q into the trunk
     )->tuple:         # d_logits (B,), positive for real; q (B, codes), the parameters of Q(c|x), or None
         "Both heads on one pass through the trunk; under autocast too both are at least float32."
         h = self.trunk(x)
-        return _full(self.head(h).squeeze(1)), _full(self.recognition(h)) if self.recognition else None
+        seen = h.detach() if stop_q else h
+        return _full(self.head(h).squeeze(1)), _full(self.recognition(seen)) if self.recognition else None
 
 # %% ../nbs/01_networks.ipynb #58fac6d2
 def orthogonal_(
