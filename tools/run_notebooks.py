@@ -22,7 +22,7 @@ def run(path, slow):
     os.chdir(path.parent)
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != 'code' or flags(cell) & skip: continue
-        start = time.time()
+        start, cell.outputs = time.time(), []
         shell.cell(cell)
         if shell.exc: sys.exit(f'{path.name}, cell {i}:\n{cell.source}\n' + ''.join(traceback.format_exception(shell.exc)))
         if (took := time.time() - start) > 10: print(f'  {path.name}, cell {i}: {took:.0f} s', flush=True)
