@@ -37,6 +37,7 @@ class Dataset:
     factors:Tensor=None   # (N, F) int64 factors that each item was made from, where known; or `Made`
     factor_names:tuple=() # F names
     factor_sizes:tuple=() # F numbers of values
+    factor_ordered:tuple=() # F: are the values numbers, or categories?
     centres:Tensor=None   # (M, 2) the modes, for point sets
     sigma:float=None      # the modes' standard deviation, for point sets
 
@@ -274,7 +275,8 @@ def shapes(
     def factor(idx, own): return digits_of(own[idx], sizes)
     return Dataset('shapes', Made(lambda idx, own, sprites: render_shapes(factor(idx, own), sprites), (len(own), 1, 64, 64), (own, _sprites())),
                    Made(lambda idx, own: factor(idx, own)[:, 0], (len(own),), (own,)), SHAPES,
-                   factors=Made(factor, (len(own), 5), (own,)), factor_names=tuple(FACTORS), factor_sizes=sizes)
+                   factors=Made(factor, (len(own), 5), (own,)), factor_names=tuple(FACTORS),
+                   factor_sizes=sizes, factor_ordered=(False, True, True, True, True))
 
 # %% ../nbs/00_data.ipynb #6f221737
 def stacked_mnist(
@@ -288,7 +290,8 @@ def stacked_mnist(
     def y(idx, labels): return labels[digits_of(idx, (n,)*3)] @ torch.tensor([100, 10, 1], device=labels.device)
     def each(idx, labels): return labels[digits_of(idx, (n,)*3)]
     return Dataset('stacked_mnist', Made(x, (n**3, 3, 28, 28), (mnist.x,)), Made(y, (n**3,), (mnist.y,)), tuple(f'{i:03}' for i in range(1000)),
-                   factors=Made(each, (n**3, 3), (mnist.y,)), factor_names=('red', 'green', 'blue'), factor_sizes=(10, 10, 10))
+                   factors=Made(each, (n**3, 3), (mnist.y,)), factor_names=('red', 'green', 'blue'),
+                   factor_sizes=(10, 10, 10), factor_ordered=(False,)*3)
 
 # %% ../nbs/00_data.ipynb #a9f417b2
 _suffixes = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}

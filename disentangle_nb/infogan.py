@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Categorical', 'Continuous', 'make_codes', 'split_q', 'information_losses', 'information_bound', 'InfoGANConfig',
-           'InfoGAN']
+           'InfoGAN', 'agreement', 'separate_Q']
 
 # %% ../nbs/05_infogan.ipynb #d80e5f01
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .gan import GAN, GANConfig, discriminator_loss
+from .networks import Discriminator
+from .training import fit
 
 # %% ../nbs/05_infogan.ipynb #a4d55c61
 @dataclass(frozen=True)
@@ -188,3 +191,42 @@ def infer(self:InfoGAN, x)->dict:
     "The codes that Q reads off images, in the form of `sample_latent`: the likeliest value (B,), or the mean (B,)."
     q = self.posterior(x)
     return {c.name: c.read(q[c.name]) for c in self.codes}
+
+# %% ../nbs/05_infogan.ipynb #4016dc5a
+def agreement(
+    codes,
+    q:dict,         # Q's output for G(z, c), by code, as `posterior` gives it
+    latent:dict,    # what went in
+)->dict:            # name -> -1 to 1
+    "How well codes are read: the share of right values (chance 1/n), or the correlation with the number that went in (chance 0)."
+    def one(c):
+        read, true = c.read(q[c.name].cpu()), latent[c.name].cpu()
+        if isinstance(c, Categorical): return (read == true).float().mean().item()
+        return 0. if read.std() == 0 else torch.corrcoef(torch.stack([read, true.to(read.dtype)]))[0, 1].item()
+    return {c.name: one(c) for c in codes}
+
+# %% ../nbs/05_infogan.ipynb #86ee263d
+def separate_Q(
+    model,            # a trained InfoGAN; nothing in it changes
+    steps:int=500,
+    batch:int=64,
+    lr:float=2e-3,
+    seed:int=0,
+)->Callable:          # posterior(x) -> Q's output, by code
+    "A recognition network of the same kind, trained from scratch on images that the finished generator makes."
+    c, rng = model.config, torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Discriminator(c.shape, model.codes_dim, c.d_width, c.norm)
+    net = net.to(next(model.generator.parameters()).device)
+    optimizer = torch.optim.Adam(net.parameters(), lr)
+    device = net.head.bias.device
+    def step(state, nothing, rng):
+        latent = model.sample_latent(batch, rng, device)
+        losses = information_losses(net(model.generate(latent))[1], latent, model.codes)
+        total = sum(losses.values())
+        optimizer.zero_grad(); total.backward(); optimizer.step()
+        return state, {k: v.detach() for k, v in losses.items()}
+    fit(step, {}, lambda rng: (), steps=steps, rng=rng, progress=False)
+    net.eval()
+    return torch.no_grad()(lambda x: split_q(net(x.to(device))[1], model.codes))

@@ -223,8 +223,8 @@ def dci(
     seed:int=0,       # of the halves
 )->dict:              # each from 0 to 1
     """`dci_disentanglement`, `dci_completeness` and `dci_informativeness` (Eastwood and Williams 2018, Eq. 1-2; the last as accuracy on held-out samples,
-    so that more is better): is each code used for one factor, each factor told by one code, and how well. Misses factors whose importance is small, since codes
-    are weighted by importance; depends on the regressor. Cost: F fits."""
+    so that more is better): is each code used for one factor, each factor told by one code, and how well. Depends on the regressor; and since importances
+    sum to one for every factor, those of a factor that no code holds are noise that counts in full. Cost: F fits."""
     codes, factors = _arrays(codes, factors)
     columns, (fit, test) = _columns(codes, discrete), _halves(len(codes), seed)
     x, owner = np.concatenate(columns, 1), np.repeat(np.arange(len(columns)), [c.shape[1] for c in columns])
