@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test docs bench samples notebooks clean
+.PHONY: demo test docs bench samples classifiers notebooks clean
 
 demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in two and a half minutes
 	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
@@ -24,6 +24,9 @@ samples: $(VENV)/dev ## train what the pages show and run every notebook, slow c
 	$(BIN)/python tools/samples.py
 	$(BIN)/python tools/run_notebooks.py --slow
 	$(BIN)/python tools/readme.py
+
+classifiers: $(VENV)/user ## train the digit classifiers that the package brings along, and print their accuracy (a quarter of an hour)
+	$(BIN)/python tools/classifiers.py
 
 notebooks: $(VENV)/dev ## run every notebook but for its slow cells, save the outputs, remake the README
 	$(BIN)/nbdev_export

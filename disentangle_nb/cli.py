@@ -462,7 +462,8 @@ def _train(model, **options):
     print(f'\nThe run is in {out}/: {pictures}; the weights are model.safetensors.')
     print(f'Next: disentangle sample {out} --seed 1 --out more.png')
     print('      or train again with another --unroll or --seed, and compare the pictures.')
-    if 'modes' in result: print(f'modes: {result["modes"]}, high quality: {100*result["high_quality"]:.1f} %')
+    if 'high_quality' in result: print(f'modes: {result["modes"]}, high quality: {100*result["high_quality"]:.1f} %')
+    if 'kl' in result: print(f'modes: {result["modes"]} of 1,000, KL {result["kl"]:.2f}')
     what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
@@ -487,14 +488,15 @@ def _sample(run, n, seed, out):
 
 def _data(name, data_root, image_size, out):
     if out: out = _picture_path(out)
-    if name in DOWNLOADS: print(f'files: {fetch(name, data_root)}')
+    if name in DOWNLOADS or name == 'stacked_mnist': print(f'files: {fetch(name.removeprefix("stacked_"), data_root)}')
     train, test = (load_data(name, s, data_root, image_size) for s in ('train', 'test'))
-    kind = str(train.x.dtype).removeprefix('torch.')
+    kind = str(train.x[:1].dtype).removeprefix('torch.')
     print(f'{train.name}: {len(train):,} training and {len(test):,} test items of shape {train.shape}, {kind}')
-    if train.classes: print(f'classes: {", ".join(train.classes)}')
+    if train.classes: print(f'classes: {", ".join(train.classes) if len(train.classes) < 100 else f"{len(train.classes):,}"}')
+    if train.factor_names: print(f'factors: {", ".join(f"{n} ({k})" for n, k in zip(train.factor_names, train.factor_sizes))}')
     if out:
         n = 100 if len(train.shape) == 3 else 2000
-        idx = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:n]
+        idx = train.some(n)
         fig, ax = plt.subplots(figsize=(6, 6)); draw(ax, train.items(idx)); fig.tight_layout()
         print(f'contact sheet: {save_figure(fig, out)}')
 
