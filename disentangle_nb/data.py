@@ -219,7 +219,8 @@ class Made:
 
     def __getitem__(self, idx):
         if isinstance(idx, slice): idx = torch.arange(*idx.indices(len(self)))
-        return self.make(torch.as_tensor(idx, device=self.device), *self.sources)
+        idx = torch.as_tensor(idx, device=self.device)
+        return self.make(idx[None], *self.sources)[0] if idx.ndim == 0 else self.make(idx, *self.sources)
 
 # %% ../nbs/00_data.ipynb #13e38a8e
 def digits_of(
@@ -321,7 +322,7 @@ def image_folder(
 )->Dataset:
     """Every image under `path`: (1, size, size) if all of them are grey, else (3, size, size).
     Raises `InputError` if there is none or one is corrupt."""
-    path = Path(path)
+    path = Path(path).absolute()           # so that a folder called mnist is not taken for MNIST
     files = sorted(f for f in path.rglob('*') if f.suffix.lower() in _suffixes and f.is_file())
     if not files: raise InputError(f'{path} has no images ({", ".join(sorted(_suffixes))})')
     order = np.random.RandomState(0).permutation(len(files))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tile', 'draw', 'plot_samples', 'codes_of', 'traverse', 'plot_traversal', 'smooth', 'plot_log', 'save_figure',
-           'save_pictures', 'explore']
+           'refreshing', 'save_pictures', 'explore']
 
 # %% ../nbs/08_explore.ipynb #caf205d5
 from pathlib import Path
@@ -147,6 +147,18 @@ def save_figure(
     try: fig.savefig(path, dpi=100, bbox_inches='tight', pad_inches=.05, metadata={'Software': None})
     finally: plt.close(fig)
     return Path(path)
+
+# %% ../nbs/08_explore.ipynb #d26c76df
+def refreshing():        # show(file): displays an image file, the first time; later ones take its place
+    "A display, in a notebook, of a picture that changes."
+    from IPython.display import Image, display
+    handle = None
+    def show(file):
+        nonlocal handle
+        image = Image(data=Path(file).read_bytes())
+        if handle: handle.update(image)
+        else: handle = display(image, display_id=True)
+    return show
 
 # %% ../nbs/08_explore.ipynb #3b2e6d22
 def save_pictures(

@@ -107,6 +107,7 @@ class GANConfig:
         for name in ('noise', 'width', 'd_width', 'd_steps'): self._want(name, whole(1), 'an integer >= 1')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
+        self._want('d_steps', lambda v: v == 1 or not self.alternating, '1 with alternating: each is a control of its own')
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
 

@@ -198,7 +198,8 @@ def agreement(
     q:dict,         # Q's output for G(z, c), by code, as `posterior` gives it
     latent:dict,    # what went in
 )->dict:            # name -> -1 to 1
-    "How well codes are read: the share of right values (chance 1/n), or the correlation with the number that went in (chance 0)."
+    """How well codes are read: the share of right values (chance 1/n), or the correlation with the number that
+    went in (chance 0)."""
     def one(c):
         read, true = c.read(q[c.name].cpu()), latent[c.name].cpu()
         if isinstance(c, Categorical): return (read == true).float().mean().item()
@@ -207,7 +208,7 @@ def agreement(
 
 # %% ../nbs/05_infogan.ipynb #86ee263d
 def separate_Q(
-    model,            # a trained InfoGAN; nothing in it changes
+    model,            # a trained InfoGAN; its weights stay as they are
     steps:int=500,
     batch:int=64,
     lr:float=2e-3,

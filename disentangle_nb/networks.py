@@ -176,9 +176,10 @@ def judge(
     shape,                  # of one image: (1, 28, 28) or (1, 8, 8)
 )->Classifier:
     "The package's classifier of digits of that shape, in evaluation mode. Raises `InputError` for another shape."
-    if tuple(shape) not in JUDGES: raise InputError(f'there is a classifier for images of shape {" and ".join(map(str, JUDGES))} only, found {tuple(shape)}')
-    net = Classifier(shape)
-    net.load_state_dict(load((files('disentangle_nb')/'assets'/f'{JUDGES[tuple(shape)]}.safetensors').read_bytes()))
+    if tuple(shape) not in JUDGES:
+        raise InputError(f'there is a classifier for images of shape {" and ".join(map(str, JUDGES))} only, found {tuple(shape)}')
+    with torch.device('meta'): net = Classifier(shape)          # draws no numbers
+    net.load_state_dict(load((files('disentangle_nb')/'assets'/f'{JUDGES[tuple(shape)]}.safetensors').read_bytes()), assign=True)
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/01_networks.ipynb #ba4f3f06
@@ -188,6 +189,7 @@ def judged(
     batch:int=1000,
 )->tuple:                   # labels (N,) or (N, C) int64; features (N, 64*C)
     "What digits images show, and the features of the last layer but one. On the CPU."
+    if not x.isfinite().all(): raise ValueError('images must be finite numbers')
     net = judge((1, *x.shape[2:]))
     features = torch.cat([net.features(b.flatten(0, 1)[:, None].float().cpu()) for b in x.split(batch)])
     labels = net.head(features).argmax(1).view(len(x), -1)

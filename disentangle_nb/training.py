@@ -7,7 +7,8 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
            'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
            'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
            'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'on_signals',
-           'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'load']
+           'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'from_hub', 'load',
+           'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
@@ -109,7 +110,8 @@ def save_tensors(path, tensors, **meta):
 
 # %% ../nbs/03_training.ipynb #6c02a793
 def read_tensors(path)->tuple:
-    "`(name -> tensor, metadata)` of a safetensors file, unverified. Raises `InputError` for a missing or broken one."
+    """`(name -> tensor, metadata)` of a safetensors file, unverified. Raises `InputError` for a missing or broken
+    one."""
     try:
         with safetensors.safe_open(path, 'pt') as f:
             return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get('about', '{}'))
@@ -319,7 +321,8 @@ def load_checkpoint(
     device=torch.device('cpu'),
     config:dict=None,       # the run's: a checkpoint of another run is refused
 )->tuple:                   # (state, step); as given, and 0, if there is no checkpoint
-    "The newest whole checkpoint; a damaged one is told in a warning. Raises `InputError` if none of several is whole."
+    """The newest whole checkpoint; a damaged one is told in a warning. Raises `InputError` if none of several is
+    whole."""
     damaged = []
     for path in reversed(checkpoints(out)):
         try: flat, meta = load_tensors(path)
@@ -350,7 +353,8 @@ def read_jsonl(
 
 # %% ../nbs/03_training.ipynb #d01a4893
 def write_run(out, config, log, clock):
-    "Bring the folder's files to the checkpoint's step; an evaluation is out of date. Raises `InputError` if it cannot be written."
+    """Bring the folder's files to the checkpoint's step; an evaluation is out of date. Raises `InputError` if it
+    cannot be written."""
     try:
         (out/'evaluation.json').unlink(missing_ok=True)
         write_json(out/'config.json', config)
@@ -448,7 +452,8 @@ def tensorboard(
     out,            # a run's folder
     step:int,       # the last one that counts: what an interrupted run showed beyond it is taken back
 ):
-    "A TensorBoard tracker writing into the folder's `tensorboard/`. Raises `InputError` if accelerate or TensorBoard is missing."
+    """A TensorBoard tracker writing into the folder's `tensorboard/`. Raises `InputError` if accelerate or
+    TensorBoard is missing."""
     need_tensorboard()
     from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker
@@ -492,8 +497,8 @@ def fit(
     progress:bool=None,         # a progress bar; None: in a terminal and in a live notebook only
     tracker:Callable=None,      # tracker(out, step) gives a tracker of accelerate's (`tensorboard`): metrics go there too
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
-    """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being finite,
-    `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
+    """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being
+    finite, `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
     autocast(torch.device(device), precision)        # is there such a precision?
     device, log, done, files, first = torch.device(device), [], 0, None, processes(group)[0] == 0
     state = _in_precision(map_tensors(lambda t: t.to(device), state), precision)
@@ -544,12 +549,27 @@ def model_class(
     return getattr(importlib.import_module(module), cls)
 
 # %% ../nbs/03_training.ipynb #979b8e83
+def from_hub(
+    address:str,    # 'hf://OWNER/NAME', or 'hf://OWNER/NAME@REVISION'
+)->Path:            # a folder of the local cache
+    """The `config.json` and `model.safetensors` of a Hugging Face Hub repository, downloaded unless the cache has
+    them; nothing else is fetched. Raises `InputError` if that fails."""
+    name, _, revision = address.removeprefix('hf://').partition('@')
+    if name.count('/') != 1 or not all(name.split('/')): raise InputError(f'{address} is not of the form hf://OWNER/NAME')
+    try: from huggingface_hub import hf_hub_download
+    except ImportError: raise InputError('models on the Hub need huggingface_hub: pip install "disentangle_nb[hub]"') from None
+    try: files = [hf_hub_download(name, file, revision=revision or None) for file in ('model.safetensors', 'config.json')]
+    except Exception as e: raise InputError(f'{address} could not be downloaded ({first_line(e)})') from None
+    return Path(files[1]).parent
+
+# %% ../nbs/03_training.ipynb #5a79453e
 def load(
-    path,           # a run's folder
+    path,           # a run's folder, or 'hf://OWNER/NAME' for a repository on the Hugging Face Hub
     device='cpu',
 )->nn.Module:       # the model, in evaluation mode
     """The trained model of a run.
     Raises `InputError` if a file is missing, damaged or altered, or does not fit the configuration."""
+    if str(path).startswith('hf://'): path = from_hub(str(path))
     config, path = read_config(path), Path(path)
     cls = model_class(config.get('model'))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(config.get('config') or {}).items()}
@@ -567,3 +587,33 @@ def load(
     verify(file, weights, meta)
     model.load_state_dict(weights)
     return model.to(device).eval()
+
+# %% ../nbs/03_training.ipynb #ec7175d7
+class _Decoder(nn.Module):
+    "A model's generator as a function of its latent's parts."
+    def __init__(self, model, names): super().__init__(); self.model, self.names = model, names
+    def forward(self, *latent): return self.model.generator(self.model.encode(dict(zip(self.names, latent))))
+
+# %% ../nbs/03_training.ipynb #33c2de21
+def export_onnx(
+    model:nn.Module,    # any model with `sample_latent`, `encode` and `generator`
+    path,               # the file; written whole or not at all
+)->float:               # the largest difference from PyTorch's images, for 8 latents
+    """Write the generator as an ONNX file: an input for each part of the latent, with any batch size; the output
+    `x`, in [-1, 1]. Raises `InputError` without the `[onnx]` extra, `RuntimeError` if onnxruntime makes other
+    images from it."""
+    try: import onnx, onnxruntime, onnxscript  # noqa: F401
+    except ImportError as e: raise InputError(f'ONNX files need {e.name}: pip install "disentangle_nb[onnx]"') from None
+    model = model.cpu().eval()
+    latent = model.sample_latent(8, torch.Generator().manual_seed(0))
+    names, batch = list(latent), torch.export.Dim('batch')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')         # that all inputs share the batch size is meant
+        program = torch.onnx.export(_Decoder(model, names).eval(), tuple(latent.values()), dynamo=True, verbose=False,
+            input_names=names, output_names=['x'], dynamic_shapes=(tuple({0: batch} for _ in names),))
+    data = program.model_proto.SerializeToString()
+    ran, = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider']).run(None, {k: v.numpy() for k, v in latent.items()})
+    off = abs(ran - model.generate(latent).numpy()).max().item()
+    if not off < 1e-4: raise RuntimeError(f'onnxruntime makes other images than PyTorch, off by up to {off:.1g}')
+    write_whole(Path(path), lambda p: p.write_bytes(data))
+    return off
