@@ -30,6 +30,11 @@ def mode_coverage(
     return {'modes': int((counts > 0).sum()), 'high_quality': counts.sum().item()/len(x), 'counts': counts}
 
 # %% ../nbs/07_metrics.ipynb #a8b1ff7a
+def _entropy(counts):
+    "Of the frequencies that counts give, nats."
+    p = counts[counts > 0]/counts.sum()
+    return float(-(p*np.log(p)).sum())
+
 def label_coverage(
     labels,           # (N,) ints from 0
     n:int,            # number of modes, M
@@ -39,9 +44,9 @@ def label_coverage(
     for some mode, too."""
     labels = np.asarray(labels)
     if not len(labels) or labels.min() < 0 or labels.max() >= n: raise ValueError(f'labels must be from 0 to {n-1}, at least one')
-    p = np.bincount(labels, minlength=n)/len(labels)
-    entropy = float(-(p[p > 0]*np.log(p[p > 0])).sum())
-    return {'modes': int((p > 0).sum()), 'kl': math.log(n) - entropy, 'entropy': entropy}
+    counts = np.bincount(labels, minlength=n)
+    entropy = _entropy(counts)
+    return {'modes': int((counts > 0).sum()), 'kl': math.log(n) - entropy, 'entropy': entropy}
 
 # %% ../nbs/07_metrics.ipynb #1f7034cd
 def _two(*sets):
@@ -143,10 +148,6 @@ def _table(a, b):
     (_, a), (_, b) = (np.unique(x, return_inverse=True) for x in (a, b))
     return np.bincount(a*(b.max() + 1) + b, minlength=(a.max() + 1)*(b.max() + 1)).reshape(a.max() + 1, b.max() + 1)
 
-def _entropy(counts):
-    p = counts[counts > 0]/counts.sum()
-    return float(-(p*np.log(p)).sum())
-
 # %% ../nbs/07_metrics.ipynb #760c7e77
 def mutual_information(
     codes,            # (N, d)
@@ -174,15 +175,16 @@ def _gap(table):
 
 def mig(codes, factors, discrete=(), bins:int=20)->float:
     """Mutual information gap, `mean_j (I(c_1; v_j) - I(c_2; v_j))/H(v_j)` of the two most informative codes of
-    each factor (Chen et al. 2018, Eq. 6). From 0 to 1; a perfect continuous code gets at most `min(1,
+    each factor (Chen et al. 2018). From 0 to 1; a perfect continuous code gets at most `min(1,
     log bins/H)`, less if its values fall unevenly into the bins.
     Arguments as in `mutual_information`, and the cost. Misses codes that hold several factors; two codes that
     share one count as failure."""
     table, entropies = mutual_information(codes, factors, discrete, bins)
     return float((_gap(table)/entropies).mean())
 
+# %% ../nbs/07_metrics.ipynb #5595b2c3
 def modularity(codes, factors, discrete=(), bins:int=20)->float:
-    """`mean_i 1 - sum_{j != best} I(c_i; v_j)^2 / (I(c_i; v_best)^2 (F - 1))` (Ridgeway and Mozer 2018, Eq. 2).
+    """`mean_i 1 - sum_{j != best} I(c_i; v_j)^2 / (I(c_i; v_best)^2 (F - 1))` (Ridgeway and Mozer 2018, section 3).
     From 0 to 1. Arguments as in `mutual_information`, and the cost. Misses how much a code knows: a useless one
     is judged by its noise, and often well (see the controls); lenient to a code that holds two of many factors."""
     squared = mutual_information(codes, factors, discrete, bins)[0]**2
@@ -240,13 +242,14 @@ def forest():
     from sklearn.ensemble import RandomForestClassifier
     return RandomForestClassifier(20, max_features=None, min_samples_leaf=.002, random_state=0)
 
+# %% ../nbs/07_metrics.ipynb #600ff6a8
 def dci(
     codes, factors,
     discrete=(),
     model=forest,     # makes a classifier that has `feature_importances_` after `fit`
     seed:int=0,       # of the halves
 )->dict:              # each from 0 to 1
-    """`dci_disentanglement`, `dci_completeness` and `dci_informativeness` (Eastwood and Williams 2018, Eq. 1-2;
+    """`dci_disentanglement`, `dci_completeness` and `dci_informativeness` (Eastwood and Williams 2018, section 2;
     the last as accuracy on held-out samples, so that more is better): is each code used for one factor, each
     factor told by one code, and how well. Depends on the regressor; and since importances sum to one for every
     factor, those of a factor that no code holds are noise that counts in full. Cost: F fits."""
@@ -293,7 +296,7 @@ def infomec(
     seed:int=0,       # of the neighbours' tie-breaking
 )->dict:              # each from 0 to 1
     """`infom`, `infoc`, `infoe`: is each code about one factor, each factor in one code, and can a logistic
-    regression read the factors, on the samples that it was fitted on (Hsu et al. 2023, Eq. 3-6). A continuous
+    regression read the factors, on the samples that it was fitted on (Hsu et al. 2023). A continuous
     code is dead, and left out of the first two, if its range is below a twentieth of the largest. Misses weak
     codes: a code that knows next to nothing counts as much as any. Cost: N d F log N, and F fits."""
     from sklearn.feature_selection import mutual_info_classif
@@ -322,8 +325,12 @@ def _sharing(factors, rng, n, at_most):
     for _ in range(n):
         j = rng.integers(factors.shape[1])
         pool = same[j][factors[rng.integers(len(factors)), j]]
-        if len(pool) > 1: yield j, pool[rng.choice(len(pool), min(at_most, len(pool)), replace=False)] if len(pool) < 4*at_most else rng.permutation(np.unique(rng.choice(pool, at_most)))
+        if len(pool) < 2: continue
+        few = len(pool) < 4*at_most
+        # of a large pool, some with replacement, less the few doubles: much faster
+        yield j, rng.choice(pool, min(at_most, len(pool)), replace=False) if few else rng.permutation(np.unique(rng.choice(pool, at_most)))
 
+# %% ../nbs/07_metrics.ipynb #d6d01607
 def factor_vae_score(
     codes, factors,
     discrete=(),
@@ -353,16 +360,16 @@ def factor_vae_score(
     choice, fresh = table().argmax(1), table()
     return float(fresh[np.arange(len(alive)), choice].sum()/fresh.sum())
 
-# %% ../nbs/07_metrics.ipynb #d6d01607
+# %% ../nbs/07_metrics.ipynb #14ee4506
 def beta_vae_score(
     codes, factors,
     discrete=(),
     seed:int=0,       # of the pairs
     votes:int=2000,   # to fit, and as many to score
 )->float:             # 0 to 1
-    """Accuracy of a linear classifier that tells, from the mean difference of codes over up to 64 pairs that share
-    one factor, which one it was (Higgins et al. 2017, section 3). Chance is 1/F. Lenient: a code may hold
-    several factors. Draws 2 x `votes` x 64 pairs from the samples given."""
+    """Accuracy of a linear classifier that tells, from the mean absolute difference of codes over up to 64 pairs
+    that share one factor, which one it was (Higgins et al. 2017, section 3). Chance is 1/F. Lenient: a code may
+    hold several factors. Draws 2 x `votes` x 64 pairs from the samples given."""
     codes, factors, discrete = _arrays(codes, factors, discrete)
     if factors.shape[1] < 2: raise ValueError('the beta-VAE score needs two factors or more')
     x, rng = codes.copy(), np.random.default_rng(seed)
@@ -414,6 +421,7 @@ def slant(
     dx, dy = across - (w.sum(1) @ across/ink)[:, None], (w.sum(2) @ up/ink)[:, None] - up
     return torch.einsum('nhw,nh,nw->n', w, dy, dx)/torch.einsum('nhw,nh->n', w, dy**2).clamp(min=1e-9)
 
+# %% ../nbs/07_metrics.ipynb #c0855fa2
 def thickness(
     x:Tensor,         # (N, 1, H, W) in [-1, 1], bright strokes on black
 )->Tensor:            # (N,), pixels
@@ -435,6 +443,7 @@ def _ranks(x, groups):
         out[groups == g] = np.divide(r, norm, out=np.zeros_like(r), where=norm > 0)
     return out
 
+# %% ../nbs/07_metrics.ipynb #a3747188
 def rank_correlation(
     codes,            # (N, d) numbers
     measured,         # (N, m) numbers
@@ -446,6 +455,7 @@ def rank_correlation(
     if not (np.isfinite(codes).all() and np.isfinite(measured).all()): raise ValueError('codes and measures must be finite')
     return _ranks(codes, groups).T @ _ranks(measured, groups)/len(np.unique(groups))
 
+# %% ../nbs/07_metrics.ipynb #eb3e8c72
 def bootstrap_interval(
     statistic,        # statistic(*arrays) -> array
     *arrays,          # (N, ...): items are drawn with replacement, the same from all
@@ -467,8 +477,8 @@ def sign_flip_test(
     a, b,             # (n,) each: arms, seed by seed
 )->float:             # p, two-sided
     """Paired permutation test of equal means: the share of sign patterns of `a - b` with at least the observed
-    |mean| (Fisher 1935). All 2^n of them up to n = 22, so exact; then a million drawn from a fixed seed. At
-    least `2/2^n`."""
+    |mean| (Fisher 1935). All 2^n of them up to n = 22, so exact; then a million drawn from a fixed seed. An
+    exact one is at least `2/2^n`."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 1: raise ValueError(f'two arms of the same seeds are needed, found {a.shape} and {b.shape}')
     d = a - b

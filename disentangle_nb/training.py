@@ -11,7 +11,7 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
            'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
-import hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
+import copy, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -604,7 +604,7 @@ def export_onnx(
     images from it."""
     try: import onnx, onnxruntime, onnxscript  # noqa: F401
     except ImportError as e: raise InputError(f'ONNX files need {e.name}: pip install "disentangle_nb[onnx]"') from None
-    model = model.cpu().eval()
+    model = copy.deepcopy(model).cpu().eval()          # the caller's stays where it is
     latent = model.sample_latent(8, torch.Generator().manual_seed(0))
     names, batch = list(latent), torch.export.Dim('batch')
     with warnings.catch_warnings():

@@ -17,7 +17,7 @@ PEERS = Path(__file__).resolve().parent.parent/'.venv'/'peers'
 SEEDS = range(5)
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def peers():
     if not PEERS.is_dir():
         new = PEERS.with_name('peers.new')

@@ -45,7 +45,7 @@ def train(wanted, out, jobs, dry):
         command = ['sweep', 'infogan', '--data', 'digits', '--unroll', k, '--seeds', ','.join(map(str, seeds)), '--arm', f'{name}={options}', '--jobs', jobs, '--out', out]
         subprocess.run([sys.executable, '-m', 'disentangle_nb.cli', *map(str, command)], cwd=ROOT, check=True)
 
-def evaluated(folder, data={}):
+def evaluated(folder):
     "A run's evaluation, made again if it is older than the metrics."
     found = json.loads((folder/'evaluation.json').read_text())
     if 'category_error_train' not in found:
