@@ -25,7 +25,7 @@ samples: $(VENV)/dev ## train what the pages show and run every notebook, slow c
 	$(BIN)/python tools/run_notebooks.py --slow
 	$(BIN)/python tools/readme.py
 
-classifiers: $(VENV)/user ## train the digit classifiers that the package brings along, and print their accuracy (a quarter of an hour)
+classifiers: $(VENV)/user ## train the digit classifiers that the package brings along, and print their accuracy (seven minutes on one core)
 	$(BIN)/python tools/classifiers.py
 
 notebooks: $(VENV)/dev ## run every notebook but for its slow cells, save the outputs, remake the README

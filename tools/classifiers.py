@@ -2,7 +2,7 @@
 
     python tools/classifiers.py [mnist] [digits]
 
-About a quarter of an hour on one core for MNIST (its files: `disentangle data mnist`), half a minute for the 8x8 digits.
+Six minutes on one core for MNIST (its files: `disentangle data mnist`), half a minute for the 8x8 digits.
 """
 import sys
 from pathlib import Path
