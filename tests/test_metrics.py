@@ -95,7 +95,7 @@ def test_predictors(seed, lib):
 @pytest.mark.parametrize('seed', SEEDS)
 def test_dci(seed, lib):
     from sklearn.ensemble import GradientBoostingClassifier
-    w = World(seed, 2000)
+    w = World(seed, 1000)
     theirs = lib.dci._compute_dci(*w.halves)
     ours = metrics.dci(w.codes, w.factors, model=partial(GradientBoostingClassifier, random_state=0))
     for mine, name in (('disentanglement',)*2, ('completeness',)*2, ('informativeness', 'informativeness_test')):
