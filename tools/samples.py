@@ -1,50 +1,36 @@
 """Train the models that the pages show, and gather their numbers in samples/runs.json.
 
-    python tools/samples.py [--jobs 1]
+    python tools/samples.py [--runs runs] [--jobs 1] [--dry]
+    python tools/samples.py --quick           a small version of everything, into runs/quick/, in under ten minutes
 
-Runs are kept in runs/samples/ and resumed if they were interrupted; finished ones are not trained again.
+Runs are resumed if they were interrupted; finished ones are not trained again. --dry says what is left to do, and how long it takes.
 """
-import argparse, json, shutil, subprocess, sys
-from concurrent.futures import ThreadPoolExecutor
+import argparse, time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RUNS, SAMPLES = ROOT/'runs'/'samples', ROOT/'samples'
-KEPT = ('config.json', 'evaluation.json', 'metrics.jsonl', 'model.safetensors')      # and the pictures
+import unrolling
+from runs import ROOT, SAMPLES, Run, keep, record, train
 
-DIGITS = [dict(experiment='digits', arm=f'unroll {k}', k=k, seed=s, options=f'--data digits --unroll {k} --seed {s}') for k in (0, 5) for s in range(5)]
-SHOWN = {('digits', 5, 0)}     # experiment, k, seed: these models are kept whole
+DIGITS = [Run('digits', f'unroll {k}', k, s, '--data digits', (36, 178)[k > 0], f'k{k}-s{s}') for k in (0, 5) for s in range(5)]
 
-def folder(run): return RUNS/run['experiment']/f'k{run["k"]}-s{run["seed"]}'
-
-def command(run): return f'disentangle train infogan {run["options"]}'
-
-def train(run):
-    if (folder(run)/'evaluation.json').exists(): return
-    arguments = [*command(run).split()[1:], '--out', str(folder(run)), '--resume']
-    subprocess.run([sys.executable, '-m', 'disentangle_nb.cli', *arguments], cwd=ROOT, check=True)
-
-def entry(run):
-    "One object of runs.json."
-    read = lambda name: json.loads((folder(run)/name).read_text())
-    last = lambda name: json.loads((folder(run)/name).read_text().splitlines()[-1])
-    config, evaluation = read('config.json'), read('evaluation.json')
-    metrics = {k: v for k, v in {**last('metrics.jsonl'), **evaluation}.items() if isinstance(v, (int, float)) and k != 'step'}
-    return {**{k: run[k] for k in ('experiment', 'arm', 'k', 'seed')}, 'command': command(run), 'steps': config['steps'], 'metrics': metrics,
-            'cpu_seconds': round(last('timings.jsonl')['cpu_seconds'], 1), 'versions': config['versions']}
-
-def keep(run):
-    "The run's folder in samples/, without what only training needs."
-    target = SAMPLES/run['experiment']/folder(run).name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for file in [folder(run)/n for n in KEPT] + sorted(folder(run).glob('*.png')): shutil.copy(file, target)
+def digits(root, jobs, dry):
+    "The models of `make demo`, five seeds of each K."
+    train(DIGITS, root, jobs, dry)
+    if dry: return
+    record(DIGITS, root)
+    shown = next(r for r in DIGITS if (r.k, r.seed) == (5, 0))
+    keep(shown, root, SAMPLES/'digits'/shown.name)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--jobs', type=int, default=1, help='runs at a time (set OMP_NUM_THREADS=1 for more than one)')
-    with ThreadPoolExecutor(p.parse_args().jobs) as pool: list(pool.map(train, DIGITS))
-    (SAMPLES/'runs.json').write_text(json.dumps([entry(r) for r in DIGITS], indent=1) + '\n')
-    for run in DIGITS:
-        if (run['experiment'], run['k'], run['seed']) in SHOWN: keep(run)
-    print(f'samples/runs.json: {len(DIGITS)} runs')
+    p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
+    p.add_argument('--jobs', type=int, default=1, help='runs at a time, each on its share of the cores')
+    p.add_argument('--dry', action='store_true', help='only say what is left to do')
+    p.add_argument('--quick', action='store_true', help='a small version of everything')
+    o, start = p.parse_args(), time.time()
+    if o.quick:
+        unrolling.quick(o.runs/'quick', o.jobs)
+        print(f'{time.time() - start:.0f} s: the figures are in {o.runs}/quick')
+    else:
+        digits(o.runs, o.jobs, o.dry)
+        unrolling.everything(o.runs, o.jobs, o.dry)

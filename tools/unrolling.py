@@ -1,97 +1,183 @@
-"""Chapter 10's experiment: does unrolling disentangle?
+"""Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
-    python tools/unrolling.py search [--runs FOLDER] [--jobs 2] [--dry]
-    python tools/unrolling.py test   [--runs FOLDER] [--jobs 2] [--dry] [--arms K=0 K=10 ...]
+    python tools/unrolling.py search|test|shown --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--dry]
 
-`search` trains every arm with each pair of learning rates, on two seeds kept for that, and writes samples/unrolled_infogan/rates.csv;
-`test` trains the arms with the rates chosen there and writes samples/unrolled_infogan/digits.csv, a row for each run.
-Runs are those of `disentangle sweep`: interrupted ones are resumed, finished ones are not trained again. --dry says what is left to do, and how long it takes.
+`search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there;
+`shown` keeps the median models and draws the figures. All numbers go to samples/runs.json.
 """
-import argparse, csv, json, subprocess, sys
+import argparse, csv, io, json
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-ROOT = Path(__file__).resolve().parent.parent
-SAMPLES = ROOT/'samples'/'unrolled_infogan'
-STEPS = 2500
-RATES = [(lr, ratio) for lr in ('5e-4', '1e-3', '2e-3') for ratio in ('1', '3')]
-SEARCH_SEEDS = range(100, 102)
+import matplotlib.pyplot as plt
 
-# arm: (its runs' prefix, options, K, CPU seconds a step as measured, seeds of the test)
+from disentangle_nb.explore import plot_curves, plot_traversals, save_figure
+from disentangle_nb.training import load, write_whole
+from runs import ROOT, SAMPLES, Run, keep, record, recorded, train
+
+@dataclass(frozen=True)
+class Arm:
+    options:str       # of `disentangle train`
+    k:int
+    ms:tuple          # CPU milliseconds a step, on digits and on MNIST
+    seeds:tuple       # their number, on digits and on MNIST
+    rates:str=''      # the arm whose learning rates it takes, if it has no search of its own
+    steps:tuple=None  # if it has a number of its own
+
 ARMS = {
-    **{f'K={k}': ('', '', k, s, n) for k, s, n in ((0, .012, 20), (1, .016, 10), (5, .061, 10), (7, .077, 10), (10, .111, 20))},
-    'look-ahead 5': ('la-', '--lookahead', 5, .029, 10), 'look-ahead 10': ('la-', '--lookahead', 10, .048, 20),
-    'extra-D 5': ('d5-', '--d-steps 5', 0, .031, 10), 'extra-D 10': ('d10-', '--d-steps 10', 0, .053, 10),
-    'matched': ('long-', '--steps 23000', 0, .012*23_000/STEPS, 10),
+    'K=0': Arm('', 0, (12, 65), (20, 6)),
+    'K=1': Arm('', 1, (16, 0), (10, 0)),
+    'K=5': Arm('', 5, (61, 330), (10, 6)),
+    'K=7': Arm('', 7, (77, 450), (10, 6)),
+    'K=10': Arm('', 10, (111, 620), (20, 6)),
+    'look-ahead 5': Arm('--lookahead', 5, (29, 0), (10, 0)),
+    'look-ahead 10': Arm('--lookahead', 10, (48, 270), (20, 6)),
+    'extra-D 5': Arm('--d-steps 5', 0, (31, 0), (10, 0)),
+    'extra-D 10': Arm('--d-steps 10', 0, (53, 280), (10, 6)),
+    'matched': Arm('', 0, (12, 65), (10, 0), 'K=0', (23_000, 0)),
+    **{f'{name}, K={k}': Arm(option, k, (12 if k == 0 else 111, 0), (5, 0), f'K={k}')
+       for name, option in (('saddle', '--loss saddle'), ('alternating', '--alternating'), ('stop-q', '--stop-q')) for k in (0, 10)},
+    'fresh, K=10': Arm('--fresh', 10, (140, 0), (5, 0), 'K=10'),
 }
+UNROLLED = ('K=0', 'K=5', 'K=7', 'K=10')       # the mission's table
 
-def run_of(arm, lr, ratio, seed, out):
-    "A run's folder, and the options of the sweep that trains it."
-    prefix, options, k, *_ = ARMS[arm]
-    name = f'{prefix}lr{lr}-r{ratio}'
-    return out/f'{name}-k{k}-s{seed}', (name, f'{options} --lr {lr} --lr-ratio {ratio}'.strip(), k)
+@dataclass(frozen=True)
+class Setting:
+    options:str       # of every run
+    steps:int         # of the test
+    search_steps:int
+    rates:tuple       # (Adam's rate of D and Q, G's as a multiple of it) that are searched
+    search_seeds:tuple=(100, 101)
 
-def done(folder): return (folder/'evaluation.json').exists()
+SETTINGS = {
+    'digits': Setting('--data digits', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
+    'mnist': Setting('--data mnist --threads 1', 4000, 1000, (('2e-4', '5'), ('5e-4', '3'), ('1e-3', '3'))),
+}
+DATA = tuple(SETTINGS)
 
-def train(wanted, out, jobs, dry):
-    "Train what is missing; `wanted` are (arm, lr, ratio, seed)."
-    left = [w for w in wanted if not done(run_of(*w, out)[0])]
-    hours = sum(ARMS[arm][3] for arm, *_ in left)*STEPS/3600
-    print(f'{len(wanted)} runs, {len(left)} to do: about {hours:.1f} core-hours', flush=True)
-    sweeps = {}
-    for w in left: sweeps.setdefault(run_of(*w, out)[1], []).append(w[3])
-    for (name, options, k), seeds in sweeps.items():
-        if dry: continue
-        command = ['sweep', 'infogan', '--data', 'digits', '--unroll', k, '--seeds', ','.join(map(str, seeds)), '--arm', f'{name}={options}', '--jobs', jobs, '--out', out]
-        subprocess.run([sys.executable, '-m', 'disentangle_nb.cli', *map(str, command)], cwd=ROOT, check=True)
+def run(data, arm, rate, seed, steps, search=False):
+    "One run of an arm."
+    s, a, i = SETTINGS[data], ARMS[arm], DATA.index(data)
+    if a.steps: steps = a.steps[i]
+    lr, ratio = rate
+    preset = data == 'digits' and steps == 2500
+    options = f'{s.options} {a.options} --lr {lr} --lr-ratio {ratio}' + f' --steps {steps}'*(not preset)
+    name = '-'.join([arm.replace('=', '').replace(', ', '-').replace(' ', '-').lower(), f'lr{lr}', f'r{ratio}', f's{seed}'])
+    return Run(f'unrolling-{data}' + '-rates'*search, arm, a.k, seed, options, a.ms[i]*steps/1000 + 8, name)
 
-def evaluated(folder):
-    "A run's evaluation, made again if it is older than the metrics."
-    found = json.loads((folder/'evaluation.json').read_text())
-    if 'category_error_train' not in found:
-        subprocess.run([sys.executable, '-m', 'disentangle_nb.cli', 'evaluate', str(folder)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        found = json.loads((folder/'evaluation.json').read_text())
-    last = [json.loads((folder/f'{name}.jsonl').read_text().splitlines()[-1]) for name in ('metrics', 'timings')]
-    return {**{k: v for k, v in found.items() if k != 'category_match'}, **last[0], 'cpu_seconds': round(last[1]['cpu_seconds'], 1)}
+def arms_of(data, arms=ARMS): return [a for a in arms if ARMS[a].seeds[DATA.index(data)]]
 
-def write(name, rows):
-    if not rows: return print(f'no run is finished: {name} is left as it is')
-    SAMPLES.mkdir(exist_ok=True)
-    with (SAMPLES/name).open('w', newline='') as f:
-        w = csv.DictWriter(f, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
-        w.writeheader(); w.writerows(rows)
-    print(f'samples/unrolled_infogan/{name}: {len(rows)} rows')
+def search_runs(data, arms=ARMS):
+    s = SETTINGS[data]
+    return [run(data, a, r, seed, s.search_steps, True) for a in arms_of(data, arms) if not ARMS[a].rates for r in s.rates for seed in s.search_seeds]
 
-def search(out, jobs, dry, arms):
-    arms = [a for a in arms if a != 'matched']
-    wanted = [(a, *r, s) for a in arms for r in RATES for s in SEARCH_SEEDS]
-    train(wanted, out, jobs, dry)
-    rows = [{'arm': a, 'lr': lr, 'lr_ratio': r, 'seed': s, 'match_train': round(1 - evaluated(f)['category_error_train'], 4)}
-            for a, lr, r, s in wanted if done(f := run_of(a, lr, r, s, out)[0])]
-    write('rates.csv', rows)
+def chosen(data, samples=SAMPLES):
+    "arm -> its learning rates: those of the best mean match on training labels, if its search is complete."
+    entries, best = {(e['arm'], e['command']): e for e in recorded(f'unrolling-{data}-rates', samples)}, {}
+    for arm in arms_of(data):
+        if ARMS[arm].rates: best[arm] = best.get(ARMS[arm].rates); continue
+        scores = {}
+        for r in search_runs(data, [arm]):
+            e = entries.get((arm, r.command))
+            scores.setdefault(rate_of(r), []).append(e and 1 - e['metrics']['category_error_train'])
+        best[arm] = max(scores, key=lambda rate: mean(scores[rate])) if all(None not in v for v in scores.values()) else None
+    return {a: r for a, r in best.items() if r}
 
-def chosen():
-    "arm -> (lr, ratio): the best mean match on training labels."
-    rows = list(csv.DictReader((SAMPLES/'rates.csv').open()))
-    def score(arm, rate): return mean(float(r['match_train']) for r in rows if (r['arm'], r['lr'], r['lr_ratio']) == (arm, *rate))
-    best = {}
-    for arm in dict.fromkeys(r['arm'] for r in rows):
-        if sum(r['arm'] == arm for r in rows) == len(RATES)*len(SEARCH_SEEDS): best[arm] = max(RATES, key=lambda rate: score(arm, rate))
-    return {**best, **({'matched': best['K=0']} if 'K=0' in best else {})}
+def rate_of(run):
+    words = run.options.split()
+    return words[words.index('--lr') + 1], words[words.index('--lr-ratio') + 1]
 
-def test(out, jobs, dry, arms):
-    rates = chosen()
-    for a in [a for a in arms if a not in rates]: print(f'{a}: its search is not finished; left out')
-    wanted = [(a, *rates[a], s) for a in arms if a in rates for s in range(ARMS[a][4])]
-    train(wanted, out, jobs, dry)
-    write('digits.csv', [{'arm': a, 'lr': lr, 'lr_ratio': r, 'seed': s, **evaluated(f)} for a, lr, r, s in wanted if done(f := run_of(a, lr, r, s, out)[0])])
+def test_runs(data, arms=ARMS, samples=SAMPLES):
+    "The runs of those arms whose learning rates are chosen."
+    rates, s = chosen(data, samples), SETTINGS[data]
+    return [run(data, a, rates[a], seed, s.steps) for a in arms_of(data, arms) if a in rates for seed in range(ARMS[a].seeds[DATA.index(data)])]
+
+def write_curves(runs, root, path, every=20):
+    "Q's losses against the step, of every run, as a table."
+    text = io.StringIO()
+    w = csv.writer(text, lineterminator='\n')
+    w.writerow(('arm', 'seed', 'step', 'q_cat', 'q_cont'))
+    for r in runs:
+        for row in map(json.loads, (r.folder(root)/'metrics.jsonl').read_text().splitlines()):
+            if row['step'] % every == 0: w.writerow((r.arm, r.seed, row['step'], *(f'{row[k]:.4g}' for k in ('q_cat', 'q_cont'))))
+    write_whole(path, lambda p: p.write_text(text.getvalue()))
+
+def read_curves(path):
+    "arm -> logs, one for each seed."
+    logs = {}
+    for row in csv.DictReader(Path(path).open()):
+        log = logs.setdefault(row['arm'], {}).setdefault(row['seed'], [])
+        log.append({'step': int(row['step']), **{k: float(row[k]) for k in ('q_cat', 'q_cont')}})
+    return {arm: list(seeds.values()) for arm, seeds in logs.items()}
+
+def ranked(entries, arm):
+    "An arm's entries by category error, the best first."
+    return sorted((e for e in entries if e['arm'] == arm), key=lambda e: (e['metrics']['category_error'], e['seed']))
+
+def shown(runs, root, folder, samples=SAMPLES):
+    "Keep each K's median run (of an even number, the better of the two in the middle), and the pictures of its best and worst; draw the figures."
+    entries = recorded(runs[0].experiment, samples)
+    done = [r for r in runs if any((e['arm'], e['seed']) == (r.arm, r.seed) for e in entries) and r.arm in UNROLLED]
+    for arm in UNROLLED:
+        order = [next(r for r in done if (r.arm, r.seed) == (arm, e['seed'])) for e in ranked(entries, arm)]
+        if not order: return print(f'no run of {arm} is finished: no figures')
+        keep(order[(len(order) - 1)//2], root, folder/f'k{order[0].k}')
+        for r, name in ((order[0], 'best'), (order[-1], 'worst')): keep(r, root, folder/f'k{r.k}-{name}', ('config.json', 'evaluation.json'))
+    write_curves(done, root, folder/'curves.csv')
+    draw(folder)
+
+def table(folder):
+    "The mission's table: for each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant."
+    models, classes = {}, tuple(map(str, range(10)))
+    for arm in UNROLLED:
+        path = folder/f'k{ARMS[arm].k}'
+        found, seed = json.loads((path/'evaluation.json').read_text()), json.loads((path/'config.json').read_text())['seed']
+        models[f'{arm}, seed {seed}'] = load(path), [found[f'{m}_code'] for m in ('thickness', 'slant')], found['category_match']
+    return plot_traversals(models, ('thickness', 'slant'), classes=classes)
+
+def q_losses(folder):
+    "Q's losses against the step."
+    fig, axs = plt.subplots(1, 2, figsize=(12, 4))
+    for ax, name, what in zip(axs, ('q_cont', 'q_cat'), ('continuous codes', 'categorical code')):
+        plot_curves(read_curves(folder/'curves.csv'), name, ax=ax)
+        ax.set(title=what, ylabel='-log Q(c|x), nats')
+    axs[1].set_yscale('log')
+    fig.tight_layout()
+    return fig
+
+def draw(folder):
+    save_figure(table(folder), folder/'traversals.png')
+    save_figure(q_losses(folder), folder/'q_losses.png')
+    print(f'drawn: {folder}/traversals.png, q_losses.png', flush=True)
+
+def folder_of(data, samples=SAMPLES): return Path(samples)/'unrolled_infogan'/('' if data == 'mnist' else data)
+
+def everything(root, jobs, dry):
+    for data in SETTINGS:
+        for runs in (search_runs(data), test_runs(data)):
+            if not runs: print(f'{data}: how long the test takes is known after the search'); continue
+            train(runs, root, jobs, dry)
+            if not dry: record(runs, root)
+        if runs and not dry: shown(runs, root, folder_of(data))
+
+def quick(root, jobs, steps=200, seeds=2):
+    "The test on digits, far too short and with far too few seeds, drawn as the real one is."
+    runs = [run('digits', a, ('1e-3', '3'), s, steps) for a in (*UNROLLED, 'look-ahead 10', 'extra-D 10') for s in range(seeds)]
+    train(runs, root, jobs)
+    record(runs, root, root/'samples')
+    shown(runs, root, root/'samples'/'unrolled_infogan', root/'samples')
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test'))
-    p.add_argument('--runs', type=Path, default=ROOT/'runs'/'unrolling', help='where runs are kept')
-    p.add_argument('--jobs', type=int, default=2)
+    p.add_argument('what', choices=('search', 'test', 'shown'))
+    p.add_argument('--data', choices=DATA, default='digits')
+    p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
+    p.add_argument('--jobs', type=int, default=1)
     p.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    {'search': search, 'test': test}[o.what](o.runs/f'{o.what}-digits', o.jobs, o.dry, o.arms)
+    runs = (search_runs if o.what == 'search' else test_runs)(o.data, o.arms)
+    if o.what != 'shown': train(runs, o.runs, o.jobs, o.dry)
+    if not o.dry: record((search_runs if o.what == 'search' else test_runs)(o.data), o.runs)
+    if o.what == 'shown': shown(runs, o.runs, folder_of(o.data))

@@ -1,0 +1,73 @@
+"""What the experiments share: a list of runs is trained as far as that is missing, and gathered in samples/runs.json, an object a line."""
+import json, shlex, shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from disentangle_nb.cli import finished, planned, sweep
+from disentangle_nb.training import write_whole
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT/'samples'
+KEPT = ('config.json', 'evaluation.json', 'metrics.jsonl', 'model.safetensors')      # of a shown model, and its pictures
+
+@dataclass(frozen=True)
+class Run:
+    experiment:str
+    arm:str
+    k:int
+    seed:int
+    options:str       # of `disentangle train`, but for K and the seed
+    seconds:float     # of CPU time that it takes, about
+    name:str          # of its folder
+    model:str='infogan'
+
+    command = property(lambda self: ' '.join(f'disentangle train {self.model} {self.options} --unroll {self.k} --seed {self.seed}'.split()))
+
+    def folder(self, root): return Path(root)/self.experiment/self.name
+
+def at(run, root):
+    "The run as `sweep` wants it."
+    out = run.folder(root)
+    return {'arm': run.arm, 'k': run.k, 'seed': run.seed, 'out': out, 'command': [*shlex.split(run.command)[1:], '--out', str(out), '--resume']}
+
+def left(runs, root):
+    "Those that are not finished."
+    return [run for run, p in zip(runs, planned([at(r, root) for r in runs])) if not finished(p)]
+
+def train(runs, root, jobs, dry=False):
+    "Train what is missing, after saying how long that takes."
+    todo = left(runs, root)
+    print(f'{runs[0].experiment}: {len(runs)} runs, {len(todo)} to do, about {sum(r.seconds for r in todo)/3600:.1f} core-hours', flush=True)
+    if todo and not dry: sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True))
+
+def _short(v): return float(f'{v:.6g}') if isinstance(v, float) else v
+
+def entry(run, root):
+    "One object of runs.json."
+    folder = run.folder(root)
+    last = lambda name: json.loads((folder/name).read_text().splitlines()[-1])
+    config, evaluation = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
+    metrics = {k: _short(v) for k, v in {**last('metrics.jsonl'), **evaluation}.items() if k not in ('step', 'category_match')}
+    return {**{k: getattr(run, k) for k in ('experiment', 'arm', 'k', 'seed', 'command')}, 'steps': config['steps'], 'metrics': metrics,
+            'cpu_seconds': round(last('timings.jsonl')['cpu_seconds'], 1), 'versions': config['versions']}
+
+def recorded(experiment, samples=SAMPLES):
+    "The entries of an experiment in runs.json."
+    path = Path(samples)/'runs.json'
+    return [e for e in json.loads(path.read_text()) if e['experiment'] == experiment] if path.exists() else []
+
+def record(runs, root, samples=SAMPLES):
+    "Put the entries of an experiment's finished runs into runs.json, in place of those that were there."
+    path, missing = Path(samples)/'runs.json', left(runs, root)
+    new, (name,) = [entry(r, root) for r in runs if r not in missing], {r.experiment for r in runs}
+    others = [e for e in json.loads(path.read_text()) if e['experiment'] != name] if path.exists() else []
+    rows = sorted(others + new, key=lambda e: e['experiment'])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda p: p.write_text('[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n'))
+    print(f'{path.name}: {len(new)} runs of {name}' + f', {len(missing)} missing'*bool(missing), flush=True)
+
+def keep(run, root, target, files=KEPT):
+    "The run's folder among the samples, without what only training needs."
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in [run.folder(root)/n for n in files] + sorted(run.folder(root).glob('*.png')): shutil.copy(file, target)
