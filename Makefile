@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test docs bench samples classifiers notebooks clean
+.PHONY: demo test docs bench samples samples-quick classifiers notebooks clean
 
 demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in two and a half minutes
 	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
@@ -20,10 +20,13 @@ bench: $(VENV)/dev   ## time and memory of an unrolled step against K, beside it
 	$(BIN)/python tools/bench.py
 	$(BIN)/python tools/run_notebooks.py --slow 13_benchmarks
 
-samples: $(VENV)/dev ## train what the pages show and run every notebook, slow cells too (about an hour on two cores)
+samples: $(VENV)/dev ## train what the pages show (tens of core-hours; it says how many, and can be interrupted) and run every notebook
 	$(BIN)/python tools/samples.py
 	$(BIN)/python tools/run_notebooks.py --slow
 	$(BIN)/python tools/readme.py
+
+samples-quick: $(VENV)/dev ## the same experiments, far too short and on two seeds, with the same figures, into runs/quick/ (under ten minutes)
+	$(BIN)/python tools/samples.py --quick
 
 classifiers: $(VENV)/user ## train the digit classifiers that the package brings along, and print their accuracy (seven minutes on one core)
 	$(BIN)/python tools/classifiers.py

@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=['disentangle_nb*']),
     package_data={'disentangle_nb': ['assets/*']},
     install_requires=cfg['requirements'].split(),
-    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'scale', 'ray', 'hub', 'onnx')},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'scale', 'ray', 'hub', 'onnx', 'faces')},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research', 'Programming Language :: Python :: 3'],
 )

@@ -21,8 +21,10 @@ import torch
 from fastcore.docments import docments
 from scipy.optimize import linear_sum_assignment
 
-from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data
-from .explore import draw, plot_samples, refreshing, save_figure, save_pictures
+from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
+from .explore import codes_of, draw, interpolate, need_encoder, plot_edits, plot_reconstructions, plot_samples
+from .explore import refreshing, save_figure, save_pictures
+from .explore import variables as all_variables
 from .infogan import Categorical, agreement, separate_Q
 from .metrics import bootstrap_interval, category_error, disentanglement, frechet_distance, interval
 from .metrics import kernel_distance, label_coverage, match_codes, mode_coverage, precision_recall
@@ -80,12 +82,13 @@ def evaluate_categories(model, train, test)->dict:
 
 # %% ../nbs/09_cli.ipynb #e6abd4ad
 def evaluate_factors(model, test, seed, n=10_000)->dict:
-    "Every disentanglement metric of chapter 07, where factors are known and there are codes."
+    """Every disentanglement metric of chapter 07, where factors are known and there are codes; of an encoder, all
+    of its variables count."""
     if test.factors is None or not getattr(model, 'codes', ()): return {}
     idx = test.some(n, seed)
     read = read_codes(model, test, idx)
     discrete = [i for i, c in enumerate(model.codes) if isinstance(c, Categorical)]
-    codes = np.stack([read[c.name].numpy() for c in model.codes], 1)
+    codes = np.column_stack([read[k].numpy() for k in (*(c.name for c in model.codes), 'z') if k in read])
     return disentanglement(codes, test.factors[idx].cpu().numpy(), discrete, test.factor_ordered, seed)
 
 # %% ../nbs/09_cli.ipynb #a56f9fe5
@@ -171,7 +174,8 @@ def plan(
     *,
     seed:int=0,                 # of weights, batches and latents
     data_root=None,             # where files live
-    image_size:int=64,          # for a folder of images
+    image_size:int=64,          # for faces and a folder of images
+    skip_corrupt:bool=False,    # leave out images of a folder that cannot be read
     device='cpu',
     precision:str='fp32',
     checkpoint_every:int=100,
@@ -180,7 +184,7 @@ def plan(
     **options,                  # fields of the model's config; steps, batch_size, threads
 )->tuple:                       # (folder, what `config.json` will say, the model's config, training and test data)
     "All that a run will be. Nothing is written. Raises `InputError` if it cannot start."
-    splits = [load(data, s, data_root, image_size) for s in ('train', 'test')]
+    splits = [load(data, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test')]
     config, n = settings(model_class(model), splits[0], options)
     out = Path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     before = read_config(out).get('threads') if resume and (out/'config.json').exists() else None
@@ -189,6 +193,7 @@ def plan(
         warnings.warn(f'{out} was trained on {before} threads so far; on {n["threads"]}, last digits differ, and so will the result')
     asked = {'model': model, 'data': data, 'image_size': image_size, 'seed': seed, **n, 'precision': precision,
              'device': str(device), 'checkpoint_every': checkpoint_every, 'config': asdict(config), 'versions': versions()}
+    if skip_corrupt: asked['skip_corrupt'] = True
     return check_run(out, asked, resume), asked, config, splits
 
 # %% ../nbs/09_cli.ipynb #31dd5b92
@@ -225,6 +230,8 @@ def train(
             save_tensors(out/'model.safetensors', net.put(state).state_dict(), step=asked['steps'])
             result = evaluation(net, *splits)
             save_pictures(net, out, result.get('category_match'), splits[0].classes)
+            if hasattr(net, 'reconstruct') and len(splits[1]):
+                save_figure(plot_reconstructions(net, splits[1].items(splits[1].some(16)[:16])), out/'reconstructions.png')
             write_json(out/'evaluation.json', result)
     return out, net, result
 
@@ -403,7 +410,8 @@ def _add_files(p):
     _add(p, 'data_root', str, 'folder with the data files (default: $DISENTANGLE_DATA, else a cache)')
 
 def _add_image_size(p):
-    _add(p, 'image_size', _number(int, 8), 'pixels a side, for a folder of images (default: 64)', default=64)
+    _add(p, 'image_size', _number(int, 8), 'pixels a side, for faces and a folder of images (default: 64)', default=64)
+    p.add_argument('--skip-corrupt', action='store_true', help='leave out, and name, the images of a folder that cannot be read')
 
 def _add_seed(p, what): _add(p, 'seed', _number(int, 0, 2**63-1), f'of {what} (default: 0)', default=0)
 
@@ -458,6 +466,25 @@ def parser():
     _add_seed(p, 'the latents')
     _add(p, 'out', str, 'a .png file (default: samples.png)', default='samples.png')
 
+    def of_images(name, help, what='image files; by default test images of the data that it was trained on'):
+        p = commands.add_parser(name, help=help, allow_abbrev=False)
+        p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
+        p.add_argument('files', nargs='*', metavar='IMAGE', help=what)
+        _add_files(p); _add_seed(p, 'the choice of test images')
+        return p
+    p = of_images('infer', 'read codes off images: a JSON object a line')
+    _add(p, 'n', _number(int, 1), 'test images (default: 8)', default=8)
+    p = of_images('reconstruct', 'encode and decode images: a picture')
+    _add(p, 'n', _number(int, 1), 'test images (default: 16)', default=16)
+    _add(p, 'out', str, 'a .png file (default: reconstructions.png)', default='reconstructions.png')
+    p = of_images('edit', 'move single variables of an encoded image: a picture', 'an image file; by default a test image')
+    _add(p, 'variables', str, 'such as c_cont1,z3 (default: all codes)')
+    _add(p, 'steps', _number(int, 2), 'values of each (default: 9)', default=9)
+    _add(p, 'out', str, 'a .png file (default: edits.png)', default='edits.png')
+    p = of_images('interpolate', 'go from one encoded image to another: a picture', 'two image files; by default two test images')
+    _add(p, 'steps', _number(int, 2), 'images (default: 9)', default=9)
+    _add(p, 'out', str, 'a .png file (default: interpolation.png)', default='interpolation.png')
+
     p = commands.add_parser('export', help='write the generator for other programs', allow_abbrev=False)
     p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
     _add(p, 'onnx', str, 'an .onnx file', required=True)
@@ -481,10 +508,14 @@ def _train(model, **options):
     what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
+def _splits(run, told, data_root):
+    "The data that a run was trained on."
+    if 'data' not in told: raise InputError(f'{run}/config.json does not say on which data the model was trained')
+    return [load_data(told['data'], s, data_root, told.get('image_size', 64), 'skip' if told.get('skip_corrupt') else 'refuse') for s in ('train', 'test')]
+
 def _evaluate(run, data_root, seed):
     model, told = load(run), read_config(run)
-    if 'data' not in told: raise InputError(f'{run}/config.json does not say on which data the model was trained')
-    splits = [load_data(told['data'], s, data_root, told.get('image_size', 64)) for s in ('train', 'test')]
+    splits = _splits(run, told, data_root)
     with cpu_threads(told.get('threads', torch.get_num_threads())): result = evaluation(model, *splits, seed)
     write_json(Path(run)/'evaluation.json', result)
     print(json.dumps(result))
@@ -500,15 +531,52 @@ def _sample(run, n, seed, out):
     out, model = _target(out), load(run)
     print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
 
+def _images(run, model, files, n, seed, data_root):
+    "Given images, or `n` test images of the run's data, as the model sees them; and their names."
+    if files: return torch.stack([read_image(f, model.config.shape) for f in files]), files
+    told = read_config(run)
+    test = _splits(run, told, data_root)[1]
+    if not len(test): raise InputError(f'{told["data"]} has no test images; name image files')
+    idx = test.some(n, seed)[:n]
+    return test.items(idx).cpu(), [f'{told["data"]} test {i}' for i in idx.tolist()]
+
+def _infer(run, files, n, seed, data_root):
+    model = load(run)
+    if not hasattr(model, 'infer'): raise InputError(f'a {model.name} reads nothing off images; train infogan or vaeinfogan')
+    x, names = _images(run, model, files, n, seed, data_root)
+    read = {k: v.tolist() for k, v in model.infer(x).items()}
+    for i, name in enumerate(names): print(json.dumps({'image': str(name), **{k: v[i] for k, v in read.items()}}))
+
+def _reconstruct(run, files, n, seed, data_root, out):
+    out, model = _target(out), need_encoder(load(run))
+    x, _ = _images(run, model, files, n, seed, data_root)
+    print(f'{save_figure(plot_reconstructions(model, x), out)}: {len(x)} images')
+
+def _edit(run, files, variables, steps, seed, data_root, out):
+    out, model = _target(out), need_encoder(load(run))
+    names = variables.split(',') if variables else list(codes_of(model)) or all_variables(model)
+    x, (name, *_) = _images(run, model, files[:1], 1, seed, data_root)
+    try: fig = plot_edits(model, x, names, steps)
+    except ValueError as e: raise InputError(str(e)) from None
+    print(f'{save_figure(fig, out)}: {name}, {len(names)} variables')
+
+def _interpolate(run, files, steps, seed, data_root, out):
+    out, model = _target(out), need_encoder(load(run))
+    if len(files) not in (0, 2): raise InputError(f'interpolate goes between two images, found {len(files)}')
+    x, names = _images(run, model, files, 2, seed, data_root)
+    fig, ax = plt.subplots(figsize=(steps, 1.3))
+    draw(ax, interpolate(model, x[:1], x[1:], steps), steps); fig.tight_layout()
+    print(f'{save_figure(fig, out)}: {" to ".join(map(str, names))}')
+
 def _export(run, onnx):
     path = _target(onnx, '.onnx', '--onnx')
     off = export_onnx(load(run), path)
     print(f'{path}: {path.stat().st_size/1e6:.1f} MB; onnxruntime makes the same images, to {off:.0e}')
 
-def _data(name, data_root, image_size, out):
+def _data(name, data_root, image_size, skip_corrupt, out):
     if out: out = _target(out)
     if name in DOWNLOADS or name == 'stacked_mnist': print(f'files: {fetch(name.removeprefix("stacked_"), data_root)}')
-    train, test = (load_data(name, s, data_root, image_size) for s in ('train', 'test'))
+    train, test = (load_data(name, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test'))
     kind = str(train.x[:1].dtype).removeprefix('torch.')
     print(f'{train.name}: {len(train):,} training and {len(test):,} test items of shape {train.shape}, {kind}')
     if train.classes: print(f'classes: {", ".join(train.classes) if len(train.classes) < 100 else f"{len(train.classes):,}"}')
@@ -558,7 +626,8 @@ def main(argv=None):
         elif rest: parser().parse_args(argv)                # says which are unknown
         with warnings.catch_warnings(), on_signals(_terminated, signal.SIGTERM):
             warnings.showwarning = lambda message, *_: tell(f'warning: {" ".join(str(message).split())}')
-            {'train': _train, 'evaluate': _evaluate, 'sweep': _sweep, 'sample': _sample, 'export': _export, 'data': _data}[command](**options)
+            {'train': _train, 'evaluate': _evaluate, 'sweep': _sweep, 'sample': _sample, 'infer': _infer, 'reconstruct': _reconstruct,
+             'edit': _edit, 'interpolate': _interpolate, 'export': _export, 'data': _data}[command](**options)
     except (InputError, FloatingPointError, Stopped) as e:
         tell(f'error: {" ".join(str(e).split())}')
         sys.exit(2 if isinstance(e, InputError) else 1)

@@ -205,6 +205,13 @@ def loss_G(self:GAN,
     loss = self.adversarial(theta_K, x, self._D(theta_K, fake)[0])
     return loss, {'g_loss': loss}
 
+# %% ../nbs/04_unrolled_gan.ipynb #65332406
+@patch
+def losses(self:GAN, theta_K, theta_0, x, fake, latent, beside)->tuple:
+    "What each maker of items descends, `{'G': ()}`, and named parts."
+    loss, parts = self.loss_G(theta_K, theta_0, x, fake, latent)
+    return {'G': loss}, parts
+
 # %% ../nbs/04_unrolled_gan.ipynb #3822c82a
 @patch
 def adversarial(self:GAN, theta, x, fake_logits)->Tensor:
@@ -221,16 +228,16 @@ def batches(self:GAN)->int:
 # %% ../nbs/04_unrolled_gan.ipynb #04198aea
 @patch
 def draw(self:GAN,
-    n:int,                  # items of this process
-    G:dict,                 # the generator's state
-    theta_G:dict,           # its parameters, to be differentiated
+    x:Tensor,               # (B, *shape), real items of this process
+    state:dict,             # of all players
+    theta:dict,             # parameters of those who make items, to be differentiated: 'G' -> a dict
     rng:torch.Generator,    # in the same state in all processes
-)->tuple:                   # (generated items, their latent, G's new buffers)
+)->tuple:                   # (generated items, their latent, 'G' -> new buffers, what `losses` wants beside)
     "Latents from their prior, and what G makes of them in training mode."
-    device = next(iter(theta_G.values())).device
-    latents = self.sample_latent(n*processes(self.group)[1], rng, device)
+    latents = self.sample_latent(len(x)*processes(self.group)[1], rng, x.device)
     latent = {k: share(v, self.group) for k, v in latents.items()}
-    return *self._G(theta_G, G['buffers'], self.encode(latent)), latent
+    fake, buffers = self._G(theta['G'], state['G']['buffers'], self.encode(latent))
+    return fake, latent, {'G': buffers}, None
 
 # %% ../nbs/04_unrolled_gan.ipynb #b9274f2e
 @patch
@@ -239,7 +246,8 @@ def ahead(self:GAN,
     inputs:list,            # a tuple (real, generated, *latent) for each batch
     names:list,             # of the latent's parts
 )->tuple:                   # (theta_0, theta_K, D's first step): G plays against the first two
-    "D's step, and where it would be after K: from theta_0, or (`alternating`) from theta_1, which G then calls theta_0."
+    """D's step, and where it would be after K: from theta_0, or (`alternating`) from theta_1, which G then calls
+    theta_0."""
     c = self.config
     def loss(theta, x, fake, *latent): return self.loss_D({**D['buffers'], **theta}, x, fake, dict(zip(names, latent)))
     go = partial(unroll, loss, optimizer=self.optim_D, remat=c.remat, compile=c.compile, group=self.group)
@@ -271,22 +279,22 @@ def step(self:GAN,
     rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
     "One simultaneous step of both players; D's is the first of the K unrolled ones."
-    c, G, D = self.config, state['G'], state['D']
+    c, D = self.config, state['D']
     reals = x.view(-1, self.batches, *x.shape[1:]).unbind(1)
-    theta_G = {n: p.detach().requires_grad_() for n, p in G['params'].items()}
-    fakes, buffers, latents = zip(*(self.draw(len(x), G, theta_G, rng) for x in reals))
+    theta = {k: {n: p.detach().requires_grad_() for n, p in state[k]['params'].items()} for k in state if k != 'D'}
+    fakes, latents, buffers, beside = zip(*(self.draw(x, state, theta, rng) for x in reals))
     inputs = [(x, fake.detach() if c.lookahead else fake, *latent.values()) for x, fake, latent in zip(reals, fakes, latents)]
     theta_0, theta_K, first = self.ahead(D, inputs, list(latents[0]))
 
     now = {**D['buffers'], **theta_0}
-    loss_G, parts = self.loss_G({**D['buffers'], **theta_K} if c.unroll else now, now, reals[0], fakes[0], latents[0])
-    grads = mean_over(torch.autograd.grad(loss_G, list(theta_G.values())), self.group)
-    params, opt = self.optim_G.step(G['params'], grads, G['opt'])
+    descended, parts = self.losses({**D['buffers'], **theta_K} if c.unroll else now, now, reals[0], fakes[0], latents[0], beside[0])
+    grads = {k: mean_over(torch.autograd.grad(descended[k], list(t.values()), retain_graph=len(theta) > 1), self.group) for k, t in theta.items()}
+    moved = {k: self.optim_G.step(state[k]['params'], g, state[k]['opt']) for k, g in grads.items()}
     last = self.extra(D, first, inputs[1:c.d_steps])
 
-    norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), 'g_grad': grad_norm(G['opt'], opt, c.beta1)}
+    norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), **{f'{k.lower()}_grad': grad_norm(state[k]['opt'], opt, c.beta1) for k, (_, opt) in moved.items()}}
     with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], reals[0])[1] if D['buffers'] else {}
-    state = {'G': {'params': params, 'buffers': buffers[0], 'opt': opt},
-             'D': {'params': last.params, 'buffers': D_buffers, 'opt': last.state}}
+    new = {k: {'params': params, 'buffers': buffers[0][k], 'opt': opt} for k, (params, opt) in moved.items()}
     losses = {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}}
-    return state, {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms}
+    return ({**new, 'D': {'params': last.params, 'buffers': D_buffers, 'opt': last.state}},
+            {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms})

@@ -31,7 +31,8 @@ class Categorical:
     entropy = property(lambda self: math.log(self.n), doc='H(c), nats.')
 
     def sample(self, b, rng): return torch.randint(self.n, (b,), generator=rng, device=rng.device)   # (b,) int64
-    def encode(self, c): return F.one_hot(c, self.n).to(torch.get_default_dtype())   # (B, n)
+    def encode(self, c):                                  # (B, n); what is given as (B, n) stays as it is
+        return c if c.ndim == 2 else F.one_hot(c, self.n).to(torch.get_default_dtype())
     def nll(self, q, c): return F.cross_entropy(q, c)     # -log Q(c|x), nats, batch mean
     def read(self, q): return q.argmax(1)                 # the likeliest value, (B,) int64
     def values(self, k): return torch.arange(self.n)      # all values (`k` is for continuous codes)

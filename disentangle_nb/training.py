@@ -537,7 +537,7 @@ def fit(
     return state, log
 
 # %% ../nbs/03_training.ipynb #615bf0b7
-MODELS = {'gan': 'disentangle_nb.gan.GAN', 'infogan': 'disentangle_nb.infogan.InfoGAN'}
+MODELS = {'gan': 'disentangle_nb.gan.GAN', 'infogan': 'disentangle_nb.infogan.InfoGAN', 'vaeinfogan': 'disentangle_nb.vaeinfogan.VAEInfoGAN'}
 
 # %% ../nbs/03_training.ipynb #95da5a61
 def model_class(
