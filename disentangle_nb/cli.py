@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
 from .explore import codes_of, draw, interpolate, need_encoder, plot_edits, plot_reconstructions, plot_samples
-from .explore import refreshing, save_figure, save_pictures
+from .explore import refreshing, save_figure, save_pictures, vary
 from .explore import variables as all_variables
 from .infogan import Categorical, agreement, separate_Q
 from .metrics import bootstrap_interval, category_error, disentanglement, frechet_distance, interval
@@ -168,7 +168,7 @@ def cpu_threads(n):
 
 # %% ../nbs/09_cli.ipynb #84e5a8f9
 def plan(
-    model:str,                  # 'gan' or 'infogan'
+    model:str,                  # 'gan', 'infogan' or 'vaeinfogan'
     data:str='digits',          # a name from `DATA`, or a folder of images
     out=None,                   # the run's folder; `runs/<model>-<data>-k<K>-s<seed>` by default
     *,
@@ -555,10 +555,11 @@ def _reconstruct(run, files, n, seed, data_root, out):
 def _edit(run, files, variables, steps, seed, data_root, out):
     out, model = _target(out), need_encoder(load(run))
     names = variables.split(',') if variables else list(codes_of(model)) or all_variables(model)
+    for n in names:
+        try: vary(model, model.sample_latent(1, torch.Generator().manual_seed(0)), n)
+        except ValueError as e: raise InputError(str(e)) from None
     x, (name, *_) = _images(run, model, files[:1], 1, seed, data_root)
-    try: fig = plot_edits(model, x, names, steps)
-    except ValueError as e: raise InputError(str(e)) from None
-    print(f'{save_figure(fig, out)}: {name}, {len(names)} variables')
+    print(f'{save_figure(plot_edits(model, x, names, steps), out)}: {name}, {len(names)} variables')
 
 def _interpolate(run, files, steps, seed, data_root, out):
     out, model = _target(out), need_encoder(load(run))

@@ -359,7 +359,7 @@ def read_image(
 )->Tensor:               # of that shape, in [-1, 1]
     "One image, cropped to a square and scaled. Raises `InputError` for a missing or corrupt file."
     if not Path(path).is_file(): raise InputError(f'{path} is missing, or is not a file')
-    x = torch.from_numpy(_opened(path, partial(_square, size=shape[-1], mode='L' if shape[0] == 1 else 'RGB')))
+    x = torch.tensor(_opened(path, partial(_square, size=shape[-1], mode='L' if shape[0] == 1 else 'RGB')))
     return to_float(x[None] if shape[0] == 1 else x.permute(2, 0, 1))
 
 # %% ../nbs/00_data.ipynb #f114bade

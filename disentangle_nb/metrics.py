@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['mode_coverage', 'label_coverage', 'frechet_distance', 'kernel_distance', 'precision_recall', 'match_codes',
-           'category_error', 'mutual_information', 'mig', 'modularity', 'sap', 'forest', 'dci', 'explicitness',
-           'infomec', 'factor_vae_score', 'beta_vae_score', 'disentanglement', 'slant', 'thickness', 'rank_correlation',
-           'bootstrap_interval', 'sign_flip_test', 'holm', 'interval', 'plot_arms']
+           'category_error', 'mutual_information', 'mig', 'alignment', 'modularity', 'sap', 'forest', 'dci',
+           'explicitness', 'infomec', 'factor_vae_score', 'beta_vae_score', 'disentanglement', 'slant', 'thickness',
+           'rank_correlation', 'bootstrap_interval', 'sign_flip_test', 'holm', 'interval', 'plot_arms']
 
 # %% ../nbs/07_metrics.ipynb #dd8ab248
 import math
@@ -181,6 +181,21 @@ def mig(codes, factors, discrete=(), bins:int=20)->float:
     share one count as failure."""
     table, entropies = mutual_information(codes, factors, discrete, bins)
     return float((_gap(table)/entropies).mean())
+
+# %% ../nbs/07_metrics.ipynb #308780b1
+def alignment(
+    codes, factors, discrete=(),
+    chosen=None,      # (F,), a code for each factor, chosen on other samples; by default the most informative on these
+    bins:int=20,
+)->dict:              # each (F,)
+    """For each factor: `'code'`, the code that knows most about it; `'nmi'`, `I(c; v)/H(v)` of that code; `'gap'`,
+    how much more that is than of any other code, below 0 if a chosen one is not the best. The mean gap of codes
+    that were not chosen elsewhere is `mig`."""
+    table, entropies = mutual_information(codes, factors, discrete, bins)
+    table, each = table/entropies, np.arange(len(entropies))
+    code = table.argmax(0) if chosen is None else np.asarray(chosen)
+    others = table.copy(); others[code, each] = 0
+    return {'code': code, 'nmi': table[code, each], 'gap': table[code, each] - others.max(0)}
 
 # %% ../nbs/07_metrics.ipynb #5595b2c3
 def modularity(codes, factors, discrete=(), bins:int=20)->float:

@@ -137,13 +137,16 @@ class Discriminator(nn.Module):
         return _full(self.head(h).squeeze(1)), _full(self.recognition(seen)) if self.recognition else None
 
 class Features(Discriminator):
-    "The same network, of which one sees the last convolution's output instead."
+    "The same network, of which one sees what its convolutions make of an image."
     def forward(self,
         x:Tensor,     # (B, *shape), images
-    )->Tensor:        # (B, features)
-        layers = list(self.trunk)
-        for layer in layers[:next(i for i, m in enumerate(layers) if isinstance(m, nn.Flatten)) + 1]: x = layer(x)
-        return _full(x)
+    )->tuple:         # (B, n) for each layer: the image itself, then the output of each convolution, the deepest last
+        outs, h = [x], x
+        for layer in self.trunk:
+            if isinstance(layer, nn.Flatten): break
+            h = layer(h)
+            if isinstance(layer, nn.LeakyReLU): outs.append(h)
+        return tuple(_full(o.flatten(1)) for o in outs)
 
 class Encoder(nn.Module):
     "Numbers read off an item: a trunk and a linear layer."

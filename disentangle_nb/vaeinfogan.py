@@ -59,7 +59,7 @@ class VAEInfoGANConfig(InfoGANConfig):
     cats:tuple=()                # the number of values of each categorical code
     conts:int=10                 # continuous codes, uniform on [-1, 1]
     e_width:int=16               # of the encoder: channels of its first layer, or hidden units
-    similarity:str='features'    # where reconstructions are compared: features (of D) or pixels
+    similarity:str='features'    # where reconstructions are compared: features (of D's last convolution), layers (all, and pixels) or pixels
     sigma_x:float=1.             # standard deviation of the likelihood
     beta:float=1.                # weight of the divergence from the prior in the encoder's loss
     gamma:float=1.               # weight of the similarity in G's loss
@@ -73,7 +73,7 @@ class VAEInfoGANConfig(InfoGANConfig):
         for name in ('beta', 'gamma', 'adversarial'): self._want(name, lambda v: 0 <= v < float('inf'), 'a number >= 0')
         for name in ('sigma_x', 'tau'): self._want(name, lambda v: 0 < v < float('inf'), 'a number > 0')
 
-SIMILARITIES = ('features', 'pixels')
+SIMILARITIES = ('features', 'layers', 'pixels')
 
 # %% ../nbs/06_vaeinfogan.ipynb #0266d171
 class VAEInfoGAN(InfoGAN):
@@ -166,10 +166,14 @@ def plays(self:VAEInfoGAN)->bool:
 # %% ../nbs/06_vaeinfogan.ipynb #2c441f48
 @patch
 def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
-    "Squared differences of two batches, (B, features), in D's features or in pixels."
+    """Squared differences of two batches, (B, n), in pixels or in D's features; of several layers, each has the
+    same share in the mean."""
     if self.config.similarity == 'pixels': return (x - recon).flatten(1)**2
-    a, b = self._features(theta, torch.cat([x, recon])).chunk(2)
-    return (a - b)**2
+    layers = self._features(theta, torch.cat([x, recon]))
+    if self.config.similarity == 'features': layers = layers[-1:]
+    n = sum(h.shape[1] for h in layers)
+    def squared(h): a, b = h.chunk(2); return (a - b)**2*(n/(len(layers)*h.shape[1]))
+    return torch.cat([squared(h) for h in layers], 1)
 
 @patch
 def adversarial(self:VAEInfoGAN, theta, x, fake_logits)->Tensor:
