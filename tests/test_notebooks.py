@@ -1,4 +1,5 @@
 "Every notebook runs from top to bottom, its checks pass, and what is committed is what it makes."
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path):
-    p = subprocess.run([BIN/'nbdev_test', '--path', path, '--n_workers', '1', '--do_print'], cwd=ROOT, capture_output=True, text=True)
+    # one thread: on a machine that is busy otherwise, two that wait for each other take ten times as long
+    p = subprocess.run([BIN/'nbdev_test', '--path', path, '--n_workers', '1', '--do_print'], cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert p.returncode == 0, p.stdout[-4000:] + p.stderr[-4000:]
 
 def contents(folder): return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file() and '__pycache__' not in p.parts and '.git' not in p.parts}
