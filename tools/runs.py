@@ -34,9 +34,10 @@ def left(runs, root):
     "Those that are not finished."
     return [run for run, p in zip(runs, planned([at(r, root) for r in runs])) if not finished(p)]
 
-def train(runs, root, jobs, dry=False):
-    "Train what is missing, after saying how long that takes."
-    todo = left(runs, root)
+def train(runs, root, jobs, dry=False, missing=False):
+    "Train what is not finished (or, if `missing`, not even in runs.json), after saying how long that takes."
+    known = {e['command'] for e in recorded(runs[0].experiment)} if missing else ()
+    todo = [r for r in left(runs, root) if r.command not in known]
     print(f'{runs[0].experiment}: {len(runs)} runs, {len(todo)} to do, about {sum(r.seconds for r in todo)/3600:.1f} core-hours', flush=True)
     if todo and not dry: sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True))
 
@@ -57,9 +58,12 @@ def recorded(experiment, samples=SAMPLES):
     return [e for e in json.loads(path.read_text()) if e['experiment'] == experiment] if path.exists() else []
 
 def record(runs, root, samples=SAMPLES):
-    "Put the entries of an experiment's finished runs into runs.json, in place of those that were there."
-    path, missing = Path(samples)/'runs.json', left(runs, root)
-    new, (name,) = [entry(r, root) for r in runs if r not in missing], {r.experiment for r in runs}
+    """Put the entries of an experiment's finished runs into runs.json, in the order of `runs`. Those of runs that are not here
+    stay, others of the experiment go."""
+    path, unfinished, (name,) = Path(samples)/'runs.json', left(runs, root), {r.experiment for r in runs}
+    old = {e['command']: e for e in recorded(name, samples)}
+    found = {r: old.get(r.command) if r in unfinished else entry(r, root) for r in runs}
+    new, missing = [e for e in found.values() if e], [r for r, e in found.items() if not e]
     others = [e for e in json.loads(path.read_text()) if e['experiment'] != name] if path.exists() else []
     rows = sorted(others + new, key=lambda e: e['experiment'])
     path.parent.mkdir(parents=True, exist_ok=True)
