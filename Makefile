@@ -10,7 +10,7 @@ demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in two 
 	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
 
 test: $(VENV)/dev    ## everything: notebooks in sync and passing, command line, built wheel
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist worksteal
 
 docs: $(VENV)/dev    ## build the site into _docs/
 	$(BIN)/python tools/docs.py

@@ -19,6 +19,7 @@ def tree(tmp_path_factory):
     return copy
 
 def pytest_unconfigure(config):
+    if hasattr(config, 'workerinput'): return               # one of several processes: the first one counts for all
     stats = getattr(config.pluginmanager.get_plugin('terminalreporter'), 'stats', {})
     count = lambda *kinds: sum(len(stats.get(k, [])) for k in kinds)
     skipped = f', {count("skipped")} skipped' if count('skipped') else ''

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from disentangle_nb import metrics
 
@@ -19,11 +20,12 @@ SEEDS = range(5)
 
 @pytest.fixture(scope='module', autouse=True)
 def peers():
-    if not PEERS.is_dir():
-        new = PEERS.with_name('peers.new')
-        subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--target', str(new),
-                        'disentanglement_lib==1.5', 'torch-fidelity==0.4.0', 'six'], check=True)
-        new.rename(PEERS)
+    with FileLock(PEERS.with_name('peers.lock')):          # tests run two at a time
+        if not PEERS.is_dir():
+            new = PEERS.with_name('peers.new')
+            subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--target', str(new),
+                            'disentanglement_lib==1.5', 'torch-fidelity==0.4.0', 'six'], check=True)
+            new.rename(PEERS)
     sys.path.append(str(PEERS))
     configurable = lambda *a, **k: lambda f: f
     gin = types.ModuleType('gin')

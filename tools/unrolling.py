@@ -1,20 +1,23 @@
 """Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
-    python tools/unrolling.py search|test|shown --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--dry]
+    python tools/unrolling.py search|test|shown|limits|cost --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
 
 `search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there;
-`shown` keeps the median models and draws the figures. All numbers go to samples/runs.json.
+`shown --data mnist` keeps the median models and draws the figures; `limits` (MNIST) trains K = 0 with one setting changed at a time; `cost` measures a step of
+every arm, in turns. All numbers go to samples/runs.json, those of `cost` to samples/unrolled_infogan/cost.json.
 """
-import argparse, csv, io, json
+import argparse, csv, io, json, shlex, sys, time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import matplotlib.pyplot as plt
+import torch
 
+from disentangle_nb.cli import parser, plan
 from disentangle_nb.explore import plot_curves, plot_traversals, save_figure
-from disentangle_nb.training import load, write_whole
-from runs import ROOT, SAMPLES, Run, keep, record, recorded, train
+from disentangle_nb.training import load, model_class, write_json, write_whole
+from runs import KEPT, ROOT, SAMPLES, Run, keep, record, recorded, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -26,15 +29,15 @@ class Arm:
     steps:tuple=None  # if it has a number of its own
 
 ARMS = {
-    'K=0': Arm('', 0, (12, 65), (20, 6)),
+    'K=0': Arm('', 0, (12, 45), (20, 6)),
     'K=1': Arm('', 1, (16, 0), (10, 0)),
-    'K=5': Arm('', 5, (61, 330), (10, 6)),
-    'K=7': Arm('', 7, (77, 450), (10, 6)),
-    'K=10': Arm('', 10, (111, 620), (20, 6)),
+    'K=5': Arm('', 5, (30, 230), (10, 6)),
+    'K=7': Arm('', 7, (45, 310), (10, 6)),
+    'K=10': Arm('', 10, (111, 430), (20, 6)),
     'look-ahead 5': Arm('--lookahead', 5, (29, 0), (10, 0)),
-    'look-ahead 10': Arm('--lookahead', 10, (48, 270), (20, 6)),
+    'look-ahead 10': Arm('--lookahead', 10, (48, 150), (20, 6)),
     'extra-D 5': Arm('--d-steps 5', 0, (31, 0), (10, 0)),
-    'extra-D 10': Arm('--d-steps 10', 0, (53, 280), (10, 6)),
+    'extra-D 10': Arm('--d-steps 10', 0, (53, 170), (10, 6)),
     'matched': Arm('', 0, (12, 65), (10, 0), 'K=0', (23_000, 0)),
     **{f'{name}, K={k}': Arm(option, k, (12 if k == 0 else 111, 0), (5, 0), f'K={k}')
        for name, option in (('saddle', '--loss saddle'), ('alternating', '--alternating'), ('stop-q', '--stop-q')) for k in (0, 10)},
@@ -52,7 +55,7 @@ class Setting:
 
 SETTINGS = {
     'digits': Setting('--data digits', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
-    'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('5e-4', '3'), ('1e-3', '3'), ('2e-3', '1'))),
+    'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('5e-4', '3'), ('1e-3', '3'))),
 }
 DATA = tuple(SETTINGS)
 
@@ -93,20 +96,62 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     rates, s = chosen(data, samples), SETTINGS[data]
     return [run(data, a, rates[a], seed, s.steps) for a in arms_of(data, arms) if a in rates for seed in range(ARMS[a].seeds[DATA.index(data)])]
 
+LIMITS = {
+    'as it is': '', 'three times the steps': '--steps 12000', 'narrower D': '--d-width 8', 'wider D': '--d-width 32', 'wider G': '--width 64',
+    'codes weigh three times as much': '--info 3 --cont-weight .17', 'codes weigh a third': '--info .3', 'continuous codes weigh 0.1': '--cont-weight .1',
+    'group norm in D': '--norm group', 'spectral norm in D': '--norm spectral', '16 noise variables': '--noise 16',
+}
+
+def limits_runs():
+    "What might keep the category error of K = 0 on MNIST up: one setting changed at a time, on the search's seeds."
+    s, (lr, ratio) = SETTINGS['mnist'], ('5e-4', '3')
+    return [Run('unrolling-mnist-limits', name, 0, seed, f'{s.options} --lr {lr} --lr-ratio {ratio} --steps {s.steps} {more}'.strip(),
+                ARMS['K=0'].ms[1]*(12 if '--steps' in more else 4) + 20, f'{name.replace(" ", "-").lower()}-s{seed}') for name, more in LIMITS.items() for seed in s.search_seeds]
+
+def cost(data, rounds=7):
+    "CPU milliseconds of a step of every arm: the median over rounds in which they take turns, on one thread, after one step to warm up."
+    torch.set_num_threads(1)
+    steps = {}
+    for arm in arms_of(data):
+        if ARMS[arm].steps: continue                       # as its other arm
+        options = {k: v for k, v in vars(parser().parse_args(shlex.split(run(data, arm, ('1e-3', '3'), 0, 1).command)[1:])).items() if v is not None}
+        for k in ('command', 'device'): del options[k]
+        _, asked, config, (train, _) = plan(**options)
+        net = model_class(asked['model'])(config, 0)
+        steps[arm] = [net, net.init(), train.batch(asked['batch_size']*net.batches, torch.Generator().manual_seed(0)), []]
+    for _ in range(rounds + 1):
+        for each in steps.values():
+            net, state, x, ms = each
+            start = time.process_time()
+            each[1] = net.step(state, x, torch.Generator().manual_seed(0))[0]
+            ms.append(1000*(time.process_time() - start))
+    return {arm: round(median(ms[1:]), 1) for arm, (*_, ms) in steps.items()}
+
+def write_cost(data, samples=SAMPLES):
+    path = Path(samples)/'unrolled_infogan'/'cost.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**(json.loads(path.read_text()) if path.exists() else {}), data: cost(data)})
+
 def write_curves(runs, root, path, every=20):
-    "Q's losses against the step, of every run, as a table."
+    "Q's losses against the step, of every run, as a table. Those of runs whose folder is gone stay as they are."
+    known = {(row['arm'], row['seed']): [] for row in rows_of(path)}
+    for row in rows_of(path): known[row['arm'], row['seed']].append(row)
     text = io.StringIO()
-    w = csv.writer(text, lineterminator='\n')
-    w.writerow(('arm', 'seed', 'step', 'q_cat', 'q_cont'))
+    w = csv.DictWriter(text, ('arm', 'seed', 'step', 'q_cat', 'q_cont'), lineterminator='\n')
+    w.writeheader()
     for r in runs:
-        for row in map(json.loads, (r.folder(root)/'metrics.jsonl').read_text().splitlines()):
-            if row['step'] % every == 0: w.writerow((r.arm, r.seed, row['step'], *(f'{row[k]:.4g}' for k in ('q_cat', 'q_cont'))))
+        log = r.folder(root)/'metrics.jsonl'
+        rows = [row for row in map(json.loads, log.read_text().splitlines()) if row['step'] % every == 0] if log.exists() else []
+        w.writerows([{'arm': r.arm, 'seed': r.seed, 'step': row['step'], **{k: f'{row[k]:.4g}' for k in ('q_cat', 'q_cont')}} for row in rows]
+                    or known.get((r.arm, str(r.seed)), []))
     write_whole(path, lambda p: p.write_text(text.getvalue()))
+
+def rows_of(path): return list(csv.DictReader(Path(path).open())) if Path(path).exists() else []
 
 def read_curves(path):
     "arm -> logs, one for each seed."
     logs = {}
-    for row in csv.DictReader(Path(path).open()):
+    for row in rows_of(path):
         log = logs.setdefault(row['arm'], {}).setdefault(row['seed'], [])
         log.append({'step': int(row['step']), **{k: float(row[k]) for k in ('q_cat', 'q_cont')}})
     return {arm: list(seeds.values()) for arm, seeds in logs.items()}
@@ -116,15 +161,18 @@ def ranked(entries, arm):
     return sorted((e for e in entries if e['arm'] == arm), key=lambda e: (e['metrics']['category_error'], e['seed']))
 
 def shown(runs, root, folder, samples=SAMPLES):
-    "Keep each K's median run (of an even number, the better of the two in the middle), and the pictures of its best and worst; draw the figures."
+    """Keep each K's median run (of an even number, the better of the two in the middle), and the numbers of its best and worst; draw the figures.
+    A run that is to be kept and whose folder is gone is trained again."""
     entries = recorded(runs[0].experiment, samples)
-    done = [r for r in runs if any((e['arm'], e['seed']) == (r.arm, r.seed) for e in entries) and r.arm in UNROLLED]
+    by = {(r.arm, r.seed): r for r in runs}
+    kept = {}
     for arm in UNROLLED:
-        order = [next(r for r in done if (r.arm, r.seed) == (arm, e['seed'])) for e in ranked(entries, arm)]
+        order = [by[arm, e['seed']] for e in ranked(entries, arm)]
         if not order: return print(f'no run of {arm} is finished: no figures')
-        keep(order[(len(order) - 1)//2], root, folder/f'k{order[0].k}')
-        for r, name in ((order[0], 'best'), (order[-1], 'worst')): keep(r, root, folder/f'k{r.k}-{name}', ('config.json', 'evaluation.json'))
-    write_curves(done, root, folder/'curves.csv')
+        kept |= {f'k{order[0].k}': order[(len(order) - 1)//2], f'k{order[0].k}-best': order[0], f'k{order[0].k}-worst': order[-1]}
+    train(list(dict.fromkeys(kept.values())), root, 1)
+    for name, r in kept.items(): keep(r, root, folder/name, ('config.json', 'evaluation.json') if '-' in name else KEPT)
+    write_curves([by[e['arm'], e['seed']] for e in entries if e['arm'] in UNROLLED], root, folder/'curves.csv')
     draw(folder)
 
 def table(folder):
@@ -151,15 +199,16 @@ def draw(folder):
     save_figure(q_losses(folder), folder/'q_losses.png')
     print(f'drawn: {folder}/traversals.png, q_losses.png', flush=True)
 
-def folder_of(data, samples=SAMPLES): return Path(samples)/'unrolled_infogan'/('' if data == 'mnist' else data)
-
 def everything(root, jobs, dry):
     for data in SETTINGS:
         for runs in (search_runs(data), test_runs(data)):
             if not runs: print(f'{data}: how long the test takes is known after the search'); continue
             train(runs, root, jobs, dry)
             if not dry: record(runs, root)
-        if runs and not dry: shown(runs, root, folder_of(data))
+        if not dry: write_cost(data)
+        if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan')
+    train(limits_runs(), root, jobs, dry)
+    if not dry: record(limits_runs(), root)
 
 def quick(root, jobs, steps=200, seeds=2):
     "The test on digits, far too short and with far too few seeds, drawn as the real one is."
@@ -170,7 +219,7 @@ def quick(root, jobs, steps=200, seeds=2):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test', 'shown'))
+    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'cost'))
     p.add_argument('--data', choices=DATA, default='digits')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
@@ -178,7 +227,8 @@ if __name__ == '__main__':
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    runs = (search_runs if o.what == 'search' else test_runs)(o.data, o.arms)
-    if o.what != 'shown': train(runs, o.runs, o.jobs, o.dry, o.missing)
-    if not o.dry: record((search_runs if o.what == 'search' else test_runs)(o.data), o.runs)
-    if o.what == 'shown': shown(runs, o.runs, folder_of(o.data))
+    if o.what == 'cost': sys.exit(write_cost(o.data))
+    runs = {'search': search_runs, 'limits': lambda *_: limits_runs()}.get(o.what, test_runs)
+    if o.what != 'shown': train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
+    if not o.dry: record(runs(o.data), o.runs)
+    if o.what == 'shown': shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan')
