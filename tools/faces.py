@@ -1,25 +1,22 @@
 """Chapter 12's experiment: what each ingredient of VAEInfoGAN is worth, on cartoon faces and on MNIST. Its runs, numbers, shown model and figures.
 
-    python tools/faces.py search|ladder|mnist|best|shown [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/faces.py search|ladder|mnist [--runs runs] [--jobs 1] [--missing] [--dry]
 
 `search` changes one setting at a time, on a seed kept for that; `ladder` trains VAE, VAE/GAN, VAEInfoGAN and Unrolled VAEInfoGAN on faces of 32x32,
-`mnist` on MNIST; `best` trains the model that is shown, on faces of 64x64; `shown` keeps it and draws the figures. All numbers go to samples/runs.json.
+`mnist` the same on MNIST, one seed. All numbers go to samples/runs.json.
 """
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from disentangle_nb.data import avatars, load_data
-from disentangle_nb.explore import codes_of, interpolate, plot_edits, plot_reconstructions, save_figure, variables
+from disentangle_nb.explore import codes_of, variables
 from disentangle_nb.infogan import Categorical
 from disentangle_nb.metrics import alignment, slant, thickness
 from disentangle_nb.training import load
-from runs import ROOT, SAMPLES, Run, keep, record, train
-
-MISSION = ('age cue', 'gender cue', 'hair colour', 'hair length', 'eyewear')     # the rows of the figure, in this order
+from runs import ROOT, Run, record, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -64,13 +61,34 @@ def digits(n=5000):
     factors = np.stack([data.y[:2*n].numpy(), fifths(thickness(x).numpy()), fifths(slant(x).numpy())], 1)
     return (x[:n], factors[:n]), (x[n:], factors[n:]), ('class', 'thickness', 'slant')
 
-FACES = '--data avatars --image-size 32 --threads 1'
-SEARCH = {        # changes of one setting
-    'as it is': '', 'beta 4': '--beta 4', 'beta 0.25': '--beta .25', 'sigma 0.5': '--sigma-x .5', 'sigma 2': '--sigma-x 2',
-    'gamma 10': '--gamma 10', 'gamma 0.1': '--gamma .1', 'all layers': '--similarity layers', 'information weighs 0.1': '--info .1',
-    'continuous codes weigh 1': '--cont-weight 1', 'spectral norm in D': '--norm spectral', 'no norm in D': '--norm none', 'lr 2e-3': '--lr 2e-3', 'lr 5e-4': '--lr 5e-4',
+DATA = {'faces': '--data avatars --image-size 32 --threads 1', 'mnist': '--data mnist --threads 1 --cats 10 --conts 4'}
+STEPS = {'faces': 10_000, 'mnist': 6000}
+SEARCH = {        # one setting changed
+    'as it is': '', 'beta 4': '--beta 4', 'beta 0.25': '--beta .25', 'sigma 0.5': '--sigma-x .5', 'sigma 2': '--sigma-x 2', 'gamma 10': '--gamma 10',
+    'gamma 0.1': '--gamma .1', 'all layers': '--similarity layers', 'information weighs 0.1': '--info .1', 'continuous codes weigh 1': '--cont-weight 1',
+    'spectral norm in D': '--norm spectral', 'no norm in D': '--norm none', 'twice the rates': '--lr 2e-3', 'half the rates': '--lr 5e-4',
 }
 
 def search_runs(steps=3000):
-    return [Run('faces-search', name, 0, 100, f'{FACES} --steps {steps} {more}'.strip(), LADDER['VAEInfoGAN'].ms[0]*steps/1000 + 20,
-                name.replace(' ', '-'), 'vaeinfogan') for name, more in SEARCH.items()]
+    ms = LADDER['VAEInfoGAN'].ms[0]
+    return [Run('faces-search', name, 0, 100, f'{DATA["faces"]} --steps {steps} {more}'.strip(), ms*steps/1000 + 40, name.replace(' ', '-'), 'vaeinfogan') for name, more in SEARCH.items()]
+
+def ladder_runs(data, seeds):
+    return [Run(f'{data}-ladder', name, a.k, seed, f'{DATA[data]} --steps {STEPS[data]} {a.options}'.strip(), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
+                f'{name.replace("/", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in LADDER.items()]
+
+LISTS = {'search': search_runs, 'ladder': lambda: ladder_runs('faces', range(3)), 'mnist': lambda: ladder_runs('mnist', [0])}
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('what', choices=LISTS)
+    p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
+    p.add_argument('--jobs', type=int, default=1)
+    p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
+    p.add_argument('--dry', action='store_true')
+    o = p.parse_args()
+    runs = LISTS[o.what]()
+    train(runs, o.runs, o.jobs, o.dry, o.missing)
+    if not o.dry:
+        held = digits() if o.what == 'mnist' else faces(32)
+        record(runs, o.runs, more=lambda folder: aligned(load(folder), *held))

@@ -43,12 +43,12 @@ def train(runs, root, jobs, dry=False, missing=False):
 
 def _short(v): return float(f'{v:.6g}') if isinstance(v, float) else v
 
-def entry(run, root):
+def entry(run, root, more):
     "One object of runs.json."
     folder = run.folder(root)
     last = lambda name: json.loads((folder/name).read_text().splitlines()[-1])
     config, evaluation = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
-    metrics = {k: _short(v) for k, v in {**last('metrics.jsonl'), **evaluation}.items() if k not in ('step', 'category_match')}
+    metrics = {k: _short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
     return {**{k: getattr(run, k) for k in ('experiment', 'arm', 'k', 'seed', 'command')}, 'steps': config['steps'], 'metrics': metrics,
             'cpu_seconds': round(last('timings.jsonl')['cpu_seconds'], 1), 'versions': config['versions']}
 
@@ -57,12 +57,12 @@ def recorded(experiment, samples=SAMPLES):
     path = Path(samples)/'runs.json'
     return [e for e in json.loads(path.read_text()) if e['experiment'] == experiment] if path.exists() else []
 
-def record(runs, root, samples=SAMPLES):
-    """Put the entries of an experiment's finished runs into runs.json, in the order of `runs`. Those of runs that are not here
-    stay, others of the experiment go."""
+def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
+    """Put the entries of an experiment's finished runs into runs.json, in the order of `runs`, with `more` metrics of each. Those of runs that are not
+    here stay, others of the experiment go."""
     path, unfinished, (name,) = Path(samples)/'runs.json', left(runs, root), {r.experiment for r in runs}
     old = {e['command']: e for e in recorded(name, samples)}
-    found = {r: old.get(r.command) if r in unfinished else entry(r, root) for r in runs}
+    found = {r: old.get(r.command) if r in unfinished else entry(r, root, more) for r in runs}
     new, missing = [e for e in found.values() if e], [r for r, e in found.items() if not e]
     others = [e for e in json.loads(path.read_text()) if e['experiment'] != name] if path.exists() else []
     rows = sorted(others + new, key=lambda e: e['experiment'])
