@@ -301,19 +301,26 @@ def stacked_mnist(
 # %% ../nbs/00_data.ipynb #a9f417b2
 _suffixes = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
 
-def _opened(path, use):
+_formats = ('PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM')      # whatever a file's name says; none that runs another program
+
+def _opened(path, use, name=None):
     "`use(image)`. Raises `InputError` naming a file that cannot be decoded."
     from PIL import Image
     try:
-        with Image.open(path) as im: return use(im)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise InputError(f'{path} cannot be read as an image ({first_line(e)}); repair or remove it') from None
+        with Image.open(path, formats=_formats) as im: return use(im)
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as e:
+        raise InputError(f'{name or path} cannot be read as an image ({first_line(e)}); repair or remove it') from None
 
 def _square(im, size, mode):
-    "A centred square of an image as a (size, size[, 3]) uint8 array; 16 bits a pixel become 8."
+    """A centred square of an image as a (size, size[, 3]) uint8 array, upright, on white where it is transparent; 16 bits a
+    pixel become 8."""
     from PIL import Image, ImageOps
     if im.mode == 'F': raise ValueError('its pixels are floating-point numbers')
-    if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im)/257).round().clip(0, 255).astype(np.uint8))
+    im = ImageOps.exif_transpose(im)
+    if im.mode.startswith('I'):
+        deep = np.asarray(im)
+        im = Image.fromarray((deep/(257 if im.mode != 'I' or deep.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8))
+    if im.has_transparency_data: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
     return np.asarray(ImageOps.fit(im.convert(mode), (size, size), Image.Resampling.LANCZOS))
 
 def _is_grey(im): return im.mode in ('1', 'L', 'LA') or im.mode.startswith('I')
@@ -454,8 +461,9 @@ def kept(
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open('wb') as f: np.savez_compressed(f, x=x, sha256=np.frombuffer(hashlib.sha256(x).digest(), np.uint8))
         os.replace(temporary, path)
-    except OSError as e:
+    except BaseException as e:
         with suppress(OSError): temporary.unlink()
+        if not isinstance(e, OSError): raise
         warnings.warn(f'{path} cannot be written ({e.strerror}): it will be made again next time')
     return x
 
@@ -486,35 +494,45 @@ def avatars(
 def _partition(folder, name):
     "A table of CelebA as {file: ints}, and the columns' names; from its .txt or .csv form."
     text = next((folder/f'{name}{s}' for s in ('.txt', '.csv') if (folder/f'{name}{s}').is_file()), None)
+    def refuse(what): raise InputError(f'{text or folder/name} {what}; how to get CelebA is in chapter 00')
     if text is None: raise InputError(f'{folder/name}.txt is missing; how to get CelebA is in chapter 00')
-    rows = [line.replace(',', ' ').split() for line in text.read_text().splitlines() if line.strip()]
-    if len(rows) > 1 and len(rows[0]) == 1 and rows[0][0].isdigit(): rows = rows[1:]      # the number of images
-    names = () if len(rows[0]) > 1 and rows[0][0].endswith('.jpg') else tuple(rows.pop(0))
+    try: rows = [line.replace(',', ' ').split() for line in text.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError: refuse('is not a text')
+    is_row = lambda r: len(r) > 1 and all(v.lstrip('-').isdecimal() for v in r[1:])
+    if rows and len(rows[0]) == 1 and rows[0][0].isdecimal(): rows = rows[1:]             # the number of images
+    names = tuple(rows.pop(0)) if rows and not is_row(rows[0]) else ()
+    if not rows: refuse('names no images')
     width = len(rows[0])
-    try: table = {r[0]: [int(v) for v in r[1:]] for r in rows}
-    except ValueError: raise InputError(f'{text} is not a table of integers') from None
-    if any(len(r) != width for r in rows): raise InputError(f'{text} has lines of different lengths')
-    return table, names[-(width - 1):] if names else ()
+    if odd := next((r for r in rows if not is_row(r) or len(r) != width), None): refuse(f'is not a table of integers: see {" ".join(odd)[:40]}')
+    if names and len(names) not in (width - 1, width): refuse(f'names {len(names)} columns and has {width - 1}')
+    return {r[0]: [int(v) for v in r[1:]] for r in rows}, names[-(width - 1):] if names else ()
 
 def _celeba_files(folder, split):
-    "`(image files, attributes, names)` from the authors' layout."
+    "`(images, attributes, names)` from the authors' layout; an image is a file and what to call it."
     parts, _ = _partition(folder, 'list_eval_partition')
     attributes, names = _partition(folder, 'list_attr_celeba')
+    if not names: raise InputError(f'{folder}/list_attr_celeba does not name the attributes')
+    if any(len(v) != 1 for v in parts.values()): raise InputError(f'{folder}/list_eval_partition must have one number for each image')
     images = folder/'img_align_celeba'
     if (images/'img_align_celeba').is_dir(): images = images/'img_align_celeba'
     wanted = sorted(f for f, (part,) in parts.items() if (part == 2) == (split == 'test'))
     if lost := next((f for f in wanted if f not in attributes), None): raise InputError(f'{folder}/list_attr_celeba has no line for {lost}')
-    return [images/f for f in wanted], [attributes[f] for f in wanted], names
+    return [(images/f, None) for f in wanted], [attributes[f] for f in wanted], names
 
 def _celeba_parquet(folder, split):
     "The same from Parquet files; the images as bytes."
-    try: import pyarrow.parquet as pq
+    try: import pyarrow as pa, pyarrow.parquet as pq
     except ImportError: raise InputError('Parquet files need pyarrow: pip install "disentangle_nb[faces]"') from None
     chosen = sorted(p for p in folder.rglob('*.parquet') if p.name.startswith('test') == (split == 'test'))
     if not chosen: raise InputError(f'{folder} has no .parquet files of the {split} split')
-    table = pq.read_table(chosen)
-    names = tuple(n for n in table.column_names if n != 'image' and str(table.schema.field(n).type) in ('bool', 'int8', 'int64') and n != 'celeb_id')
-    images = [io.BytesIO(v['bytes']) for v in table['image'].to_pylist()]
+    try: table = pq.read_table(chosen)
+    except pa.ArrowException as e: raise InputError(f'the {split} split in {folder} cannot be read as Parquet ({first_line(e)})') from None
+    if 'image' not in table.column_names: raise InputError(f'{chosen[0]} has no image column')
+    stored = table['image'].to_pylist()
+    if not all(isinstance(v, dict) and v.get('bytes') for v in stored): raise InputError(f'{chosen[0]}: every image must be stored in the file, as a struct with its bytes')
+    names = tuple(f.name for f in table.schema if (pa.types.is_boolean(f.type) or pa.types.is_integer(f.type)) and f.name != 'celeb_id')
+    if lost := next((n for n in names if table[n].null_count), None): raise InputError(f'{chosen[0]}: {lost} has no value for some image')
+    images = [(io.BytesIO(v['bytes']), f'image {i} of the {split} split in {folder}') for i, v in enumerate(stored)]
     return images, list(zip(*(table[n].to_pylist() for n in names))), names
 
 # %% ../nbs/00_data.ipynb #ae3fccfe
@@ -525,16 +543,19 @@ def celeba(
     crop:int=148,         # pixels a side of the square that is scaled
 )->Dataset:
     """CelebA (Liu et al. 2015), (3, size, size), its attributes (0 or 1) as factors. Read when first asked for,
-    and kept in one file. Raises `InputError` for what is missing or corrupt."""
+    and kept in one .npz file beside the images: delete it after changing them. Raises `InputError` for what is
+    missing or corrupt."""
     folder = data_root(root)/'celeba'
     parquet = folder.is_dir() and any(folder.rglob('*.parquet'))
     images, attributes, names = (_celeba_parquet if parquet else _celeba_files)(folder, split)
+    if not images: raise InputError(f'{folder} has no images of the {split} split')
     def make():
         import joblib
         from tqdm.auto import tqdm
-        def one(file): return _opened(file, lambda im: _square(_centre(im, crop), size, 'RGB').transpose(2, 0, 1))
+        def one(image): return _opened(image[0], lambda im: _square(_centre(im, crop), size, 'RGB').transpose(2, 0, 1), image[1])
         return np.stack(joblib.Parallel(-1, prefer='threads')(joblib.delayed(one)(f) for f in tqdm(images, 'reading CelebA', disable=None)))
     x = torch.from_numpy(kept(folder/f'{split}-{len(images)}x{size}-{crop}.npz', make))
+    if not names: return Dataset('celeba', x)
     factors = (torch.tensor(attributes) > 0).long()
     return Dataset('celeba', x, factors=factors, factor_names=names, factor_sizes=(2,)*len(names), factor_ordered=(False,)*len(names))
 

@@ -163,6 +163,7 @@ def vary(
 def need_encoder(model):
     "Raises `InputError` for a model that cannot read a whole latent off an image."
     if not hasattr(model, 'reconstruct'): raise InputError(f'this needs an encoder, which {model.name} has not; train vaeinfogan')
+    if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
     return model
 
 # %% ../nbs/08_explore.ipynb #e0b0d474

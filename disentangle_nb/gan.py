@@ -97,19 +97,25 @@ class GANConfig:
     compile:bool=False           # compile a step and its adjoint: faster, after about half a minute (chapter 02)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
     lr:float=1e-4                # Adam's learning rate for D
-    lr_ratio:float=1.            # G's learning rate, as a multiple of D's
-    beta1:float=.5               # Adam's decay of the mean gradient, both players
+    lr_ratio:float=1.            # learning rate of G (and of an encoder), as a multiple of D's
+    beta1:float=.5               # Adam's decay of the mean gradient, of every player
     beta2:float=.999             # Adam's decay of the mean square
 
     def __post_init__(self):
-        whole = lambda least: lambda v: type(v) is int and v >= least
-        self._want('unroll', whole(0), 'an integer >= 0')
-        for name in ('noise', 'width', 'd_width', 'd_steps'): self._want(name, whole(1), 'an integer >= 1')
+        self._want('shape', lambda v: len(v) in (1, 3) and all(type(n) is int and n > 0 for n in v), '(dimensions,) or (channels, height, width)')
+        self._whole(0, 'unroll')
+        self._whole(1, 'noise', 'width', 'd_width', 'd_steps')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('d_steps', lambda v: v == 1 or not self.alternating, '1 with alternating: each is a control of its own')
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
+
+    def _whole(self, least, *names):
+        for name in names: self._want(name, lambda v: type(v) is int and least <= v <= 10**6, f'an integer >= {least} and <= 10**6')
+
+    def _number(self, least, *names):
+        for name in names: self._want(name, lambda v: least <= v <= 1e9, f'a number >= {least} and <= 1e9')
 
     def _want(self, name, holds, what):
         if not holds(getattr(self, name)): raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')

@@ -109,11 +109,11 @@ class InfoGANConfig(GANConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self._want('cats', lambda v: all(isinstance(n, int) and n > 1 for n in v), 'integers > 1')
-        self._want('conts', lambda v: isinstance(v, int) and v >= 0, 'an integer >= 0')
+        self._want('cats', lambda v: all(type(n) is int and 1 < n <= 10**6 for n in v), 'integers > 1 and <= 10**6')
+        self._whole(0, 'conts')
         self._want('cats', lambda v: len(v) + self.conts > 0, 'at least one code, if there are no continuous ones')
-        for name in ('info', 'cont_weight'): self._want(name, lambda v: 0 <= v < float('inf'), 'a number >= 0')
-        self._want('sigma', lambda v: 0 < v < float('inf'), 'a number > 0')
+        self._number(0, 'info', 'cont_weight')
+        self._number(1e-6, 'sigma')
 
 # %% ../nbs/05_infogan.ipynb #78b53403
 class InfoGAN(GAN):

@@ -7,8 +7,8 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
            'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
            'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
            'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'on_signals',
-           'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'from_hub', 'load',
-           'export_onnx']
+           'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'from_hub', 'run_folder',
+           'load', 'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
 import copy, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
@@ -110,11 +110,11 @@ def save_tensors(path, tensors, **meta):
 
 # %% ../nbs/03_training.ipynb #6c02a793
 def read_tensors(path)->tuple:
-    """`(name -> tensor, metadata)` of a safetensors file, unverified. Raises `InputError` for a missing or broken
-    one."""
+    """`(name -> tensor, metadata)` of a safetensors file, unverified. Copies, since tensors in a file start at any
+    byte, and sums over such come out in another order. Raises `InputError` for a missing or broken one."""
     try:
         with safetensors.safe_open(path, 'pt') as f:
-            return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get('about', '{}'))
+            return {k: f.get_tensor(k).clone() for k in f.keys()}, json.loads((f.metadata() or {}).get('about', '{}'))
     except FileNotFoundError: raise InputError(f'{path} is missing') from None
     except Exception as e: raise InputError(f'{path} is not a whole safetensors file ({first_line(e)})') from None
 
@@ -562,6 +562,12 @@ def from_hub(
     except Exception as e: raise InputError(f'{address} could not be downloaded ({first_line(e)})') from None
     return Path(files[1]).parent
 
+def run_folder(
+    path,           # a folder, or 'hf://OWNER/NAME'
+)->Path:
+    "The folder itself, or `from_hub`."
+    return from_hub(str(path)) if str(path).startswith('hf://') else Path(path)
+
 # %% ../nbs/03_training.ipynb #5a79453e
 def load(
     path,           # a run's folder, or 'hf://OWNER/NAME' for a repository on the Hugging Face Hub
@@ -569,8 +575,8 @@ def load(
 )->nn.Module:       # the model, in evaluation mode
     """The trained model of a run.
     Raises `InputError` if a file is missing, damaged or altered, or does not fit the configuration."""
-    if str(path).startswith('hf://'): path = from_hub(str(path))
-    config, path = read_config(path), Path(path)
+    path = run_folder(path)
+    config = read_config(path)
     cls = model_class(config.get('model'))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(config.get('config') or {}).items()}
     try: model = cls(cls.Config(**fields))

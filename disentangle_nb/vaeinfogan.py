@@ -68,10 +68,11 @@ class VAEInfoGANConfig(InfoGANConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self._want('e_width', lambda v: type(v) is int and v >= 1, 'an integer >= 1')
+        self._whole(1, 'e_width')
         self._want('similarity', SIMILARITIES.__contains__, f'one of {", ".join(SIMILARITIES)}')
-        for name in ('beta', 'gamma', 'adversarial'): self._want(name, lambda v: 0 <= v < float('inf'), 'a number >= 0')
-        for name in ('sigma_x', 'tau'): self._want(name, lambda v: 0 < v < float('inf'), 'a number > 0')
+        self._number(0, 'beta', 'gamma', 'adversarial')
+        self._number(1e-6, 'sigma_x', 'tau')
+        self._want('similarity', lambda v: v == 'pixels' or len(self.shape) == 3, 'pixels for points, which have no such layers')
 
 SIMILARITIES = ('features', 'layers', 'pixels')
 
@@ -79,7 +80,7 @@ SIMILARITIES = ('features', 'layers', 'pixels')
 class VAEInfoGAN(InfoGAN):
     "An (unrolled) VAEInfoGAN: a VAE/GAN (Larsen et al. 2016) with InfoGAN's codes among its latents."
     name, Config = 'vaeinfogan', VAEInfoGANConfig
-    presets = {'image': dict(steps=20_000, batch_size=64), 'points': dict(steps=25_000, batch_size=512)}
+    presets = {**InfoGAN.presets, 'points': {**InfoGAN.presets['points'], 'similarity': 'pixels'}}
 
     def __init__(self, config:VAEInfoGANConfig=VAEInfoGANConfig(), seed:int=0, group=None):
         super().__init__(config, seed, group)
@@ -172,7 +173,7 @@ def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
     layers = self._features(theta, torch.cat([x, recon]))
     if self.config.similarity == 'features': layers = layers[-1:]
     n = sum(h.shape[1] for h in layers)
-    def squared(h): a, b = h.chunk(2); return (a - b)**2*(n/(len(layers)*h.shape[1]))
+    def squared(h): a, b = h.chunk(2); return (a.detach() - b)**2*(n/(len(layers)*h.shape[1]))
     return torch.cat([squared(h) for h in layers], 1)
 
 @patch
@@ -192,7 +193,8 @@ def losses(self:VAEInfoGAN, theta_K, theta_0, x, fake, latent, q)->tuple:
 @patch
 @torch.no_grad()
 def infer(self:VAEInfoGAN, x)->dict:
-    "The latent that the encoder reads off images, in the form of `sample_latent`: means, and likeliest categories."
+    """The latent that the encoder reads off images, in the form of `sample_latent`: means of z, medians of continuous
+    codes, likeliest categories."""
     self.encoder.eval()
     q = self.split_posterior(self.encoder(x.to(self.encoder.head.bias.device)))
     def one(name, p):
