@@ -55,7 +55,7 @@ class Setting:
 
 SETTINGS = {
     'digits': Setting('--data digits', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
-    'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('5e-4', '3'), ('1e-3', '3')), (100,)),
+    'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
 }
 DATA = tuple(SETTINGS)
 
