@@ -58,6 +58,7 @@ SETTINGS = {
     'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
 }
 DATA = tuple(SETTINGS)
+SECOND = {('mnist', 'K=10'): (2000, (('5e-4', '3'), ('1e-3', '3')))}       # a second round of the search: steps, and the best pairs of the first
 
 def run(data, arm, rate, seed, steps, search=False):
     "One run of an arm."
@@ -66,22 +67,25 @@ def run(data, arm, rate, seed, steps, search=False):
     lr, ratio = rate
     preset = data == 'digits' and steps == 2500
     options = f'{s.options} {a.options} --lr {lr} --lr-ratio {ratio}' + f' --steps {steps}'*(not preset)
-    name = '-'.join([arm.replace('=', '').replace(', ', '-').replace(' ', '-').lower(), f'lr{lr}', f'r{ratio}', f's{seed}'])
+    name = '-'.join([arm.replace('=', '').replace(', ', '-').replace(' ', '-').lower(), f'lr{lr}', f'r{ratio}', f's{seed}', *[str(steps)]*(search and steps != s.search_steps)])
     return Run(f'unrolling-{data}' + '-rates'*search, arm, a.k, seed, options, a.ms[i]*steps/1000 + 8, name)
 
 def arms_of(data, arms=ARMS): return [a for a in arms if ARMS[a].seeds[DATA.index(data)]]
 
-def search_runs(data, arms=ARMS):
-    s = SETTINGS[data]
-    return [run(data, a, r, seed, s.search_steps, True) for a in arms_of(data, arms) if not ARMS[a].rates for r in s.rates for seed in s.search_seeds]
+def rounds(data, arm):
+    "The search's runs of an arm: the first round, and the second, if there is one."
+    s, (steps, rates) = SETTINGS[data], SECOND.get((data, arm), (0, ()))
+    return [[run(data, arm, r, seed, n, True) for r in pairs for seed in s.search_seeds] for n, pairs in ((s.search_steps, s.rates), (steps, rates)) if pairs]
+
+def search_runs(data, arms=ARMS): return [r for a in arms_of(data, arms) if not ARMS[a].rates for each in rounds(data, a) for r in each]
 
 def chosen(data, samples=SAMPLES):
-    "arm -> its learning rates: those of the best mean match on training labels, if its search is complete."
+    "arm -> its learning rates: those of the best mean match on training labels in the last round, if its search is complete."
     entries, best = {(e['arm'], e['command']): e for e in recorded(f'unrolling-{data}-rates', samples)}, {}
     for arm in arms_of(data):
         if ARMS[arm].rates: best[arm] = best.get(ARMS[arm].rates); continue
         scores = {}
-        for r in search_runs(data, [arm]):
+        for r in rounds(data, arm)[-1]:
             e = entries.get((arm, r.command))
             scores.setdefault(rate_of(r), []).append(e and 1 - e['metrics']['category_error_train'])
         best[arm] = max(scores, key=lambda rate: mean(scores[rate])) if all(None not in v for v in scores.values()) else None
