@@ -16,7 +16,7 @@ from disentangle_nb.explore import codes_of, variables
 from disentangle_nb.infogan import Categorical
 from disentangle_nb.metrics import alignment, slant, thickness
 from disentangle_nb.training import load
-from runs import ROOT, Run, record, train
+from runs import ROOT, Run, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -87,8 +87,9 @@ if __name__ == '__main__':
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    runs = LISTS[o.what]()
-    train(runs, o.runs, o.jobs, o.dry, o.missing)
-    if not o.dry:
-        held = digits() if o.what == 'mnist' else faces(32)
-        record(runs, o.runs, more=lambda folder: aligned(load(folder), *held))
+    with plainly():
+        runs = LISTS[o.what]()
+        train(runs, o.runs, o.jobs, o.dry, o.missing)
+        if not o.dry:
+            held = digits() if o.what == 'mnist' else faces(32)
+            record(runs, o.runs, more=lambda folder: aligned(load(folder), *held))

@@ -1,9 +1,11 @@
 """What the experiments share: a list of runs is trained as far as that is missing, and gathered in samples/runs.json, an object a line."""
-import json, shlex, shutil
+import json, shlex, shutil, sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from disentangle_nb.cli import finished, planned, sweep
+from disentangle_nb.data import InputError
 from disentangle_nb.training import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +42,12 @@ def train(runs, root, jobs, dry=False, missing=False):
     todo = [r for r in left(runs, root) if r.command not in known]
     print(f'{runs[0].experiment}: {len(runs)} runs, {len(todo)} to do, about {sum(r.seconds for r in todo)/3600:.1f} core-hours', flush=True)
     if todo and not dry: sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True))
+
+@contextmanager
+def plainly():
+    "What the user can put right is said in one line."
+    try: yield
+    except InputError as e: sys.exit(f'error: {e}')
 
 def _short(v): return float(f'{v:.6g}') if isinstance(v, float) else v
 

@@ -9,7 +9,7 @@ import argparse, time
 from pathlib import Path
 
 import unrolling
-from runs import ROOT, SAMPLES, Run, keep, record, train
+from runs import ROOT, SAMPLES, Run, keep, plainly, record, train
 
 DIGITS = [Run('digits', f'unroll {k}', k, s, '--data digits', (36, 178)[k > 0], f'k{k}-s{s}') for k in (0, 5) for s in range(5)]
 
@@ -28,9 +28,10 @@ if __name__ == '__main__':
     p.add_argument('--dry', action='store_true', help='only say what is left to do')
     p.add_argument('--quick', action='store_true', help='a small version of everything')
     o, start = p.parse_args(), time.time()
-    if o.quick:
-        unrolling.quick(o.runs/'quick', o.jobs)
-        print(f'{time.time() - start:.0f} s: the figures are in {o.runs}/quick')
-    else:
-        digits(o.runs, o.jobs, o.dry)
-        unrolling.everything(o.runs, o.jobs, o.dry)
+    with plainly():
+        if o.quick:
+            unrolling.quick(o.runs/'quick', o.jobs)
+            print(f'{time.time() - start:.0f} s: the figures are in {o.runs}/quick')
+        else:
+            digits(o.runs, o.jobs, o.dry)
+            unrolling.everything(o.runs, o.jobs, o.dry)

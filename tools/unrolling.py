@@ -1,10 +1,11 @@
 """Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
-    python tools/unrolling.py search|test|shown|limits|cost --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
+    python tools/unrolling.py search|test|shown|limits|cost|gradient --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
 
 `search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there;
 `shown --data mnist` keeps the median models and draws the figures; `limits` (MNIST) trains K = 0 with one setting changed at a time; `cost` measures a step of
-every arm, in turns. All numbers go to samples/runs.json, those of `cost` to samples/unrolled_infogan/cost.json.
+every arm, in turns; `gradient` holds G's gradient through K steps against the look-ahead's. Numbers of runs go to samples/runs.json, those of the last
+two to samples/unrolled_infogan/.
 """
 import argparse, csv, io, json, shlex, sys, time
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from pathlib import Path
 from statistics import mean, median
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 from disentangle_nb.cli import parser, plan
+from disentangle_nb.data import load_data
 from disentangle_nb.explore import plot_curves, plot_traversals, save_figure
-from disentangle_nb.training import load, model_class, write_json, write_whole
-from runs import KEPT, ROOT, SAMPLES, Run, keep, record, recorded, train
+from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
+from runs import KEPT, ROOT, SAMPLES, Run, keep, plainly, record, recorded, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -200,6 +203,36 @@ def q_losses(folder):
     fig.tight_layout()
     return fig
 
+def searched(root, folder):
+    "What K = 10 draws on MNIST in its search: the samples of three runs side by side."
+    first, second = rounds('mnist', 'K=10')
+    runs = [first[3], first[2], second[0]]
+    train(runs, root, 1)
+    pictures = [plt.imread(r.folder(root)/'samples.png') for r in runs]
+    plt.imsave(folder/'k10-search.png', np.concatenate(pictures, 1))
+
+def gradients(root, data='mnist', batches=5):
+    """G's whole gradient through K steps beside the look-ahead's, without the part through the steps: the angle between them, degrees, and the ratio of
+    their norms; means over batches, at the state of K = 10 after 2,000 steps of its search, the steps on one batch or each on a fresh one."""
+    found, r = {}, rounds(data, 'K=10')[-1][0]
+    train([r], root, 1)
+    told = read_config(r.folder(root))
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told['config'].items()}
+    real = load_data(data)
+    def one(seed, **change):
+        net = model_class(told['model'])(model_class(told['model']).Config(**{**fields, **change}), 0)
+        state, _ = load_checkpoint(r.folder(root), net.init(), torch.Generator())
+        x = real.batch(told['batch_size']*net.batches, torch.Generator().manual_seed(seed))
+        new = net.step(state, x, torch.Generator().manual_seed(seed))[0]['G']['opt']
+        return torch.cat([(new[n]['exp_avg'] - net.config.beta1*s['exp_avg']).flatten() for n, s in state['G']['opt'].items()]).double()
+    torch.set_num_threads(1)
+    for k in (1, 5, 10):
+        for fresh in (False, True):
+            pairs = [(one(s, unroll=k, fresh=fresh), one(s, unroll=k, fresh=fresh, lookahead=True)) for s in range(batches)]
+            angle = mean(torch.rad2deg(torch.acos(torch.cosine_similarity(a, b, 0))).item() for a, b in pairs)
+            found[f'K={k}' + ', fresh'*fresh] = {'angle': round(angle, 1), 'ratio': round(mean((a.norm()/b.norm()).item() for a, b in pairs), 2)}
+    return found
+
 def draw(folder):
     save_figure(table(folder), folder/'traversals.png')
     save_figure(q_losses(folder), folder/'q_losses.png')
@@ -212,7 +245,8 @@ def everything(root, jobs, dry):
             train(runs, root, jobs, dry)
             if not dry: record(runs, root)
         if not dry: write_cost(data)
-        if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan')
+        if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
+    if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
     train(limits_runs(), root, jobs, dry)
     if not dry: record(limits_runs(), root)
 
@@ -225,7 +259,7 @@ def quick(root, jobs, steps=200, seeds=2):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'cost'))
+    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'cost', 'gradient'))
     p.add_argument('--data', choices=DATA, default='digits')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
@@ -233,8 +267,10 @@ if __name__ == '__main__':
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    if o.what == 'cost': sys.exit(write_cost(o.data))
-    runs = {'search': search_runs, 'limits': lambda *_: limits_runs()}.get(o.what, test_runs)
-    if o.what != 'shown': train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
-    if not o.dry: record(runs(o.data), o.runs)
-    if o.what == 'shown': shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan')
+    with plainly():
+        if o.what == 'cost': sys.exit(write_cost(o.data))
+        if o.what == 'gradient': sys.exit(write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(o.runs)))
+        runs = {'search': search_runs, 'limits': lambda *_: limits_runs()}.get(o.what, test_runs)
+        if o.what != 'shown': train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
+        if not o.dry: record(runs(o.data), o.runs)
+        if o.what == 'shown': shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan'); searched(o.runs, SAMPLES/'unrolled_infogan')
