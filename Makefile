@@ -25,7 +25,7 @@ samples: $(VENV)/dev ## train what the pages show (tens of core-hours; it says h
 	$(BIN)/python tools/run_notebooks.py --slow
 	$(BIN)/python tools/readme.py
 
-samples-quick: $(VENV)/dev ## the same experiments, far too short and on two seeds, with the same figures, into runs/quick/ (under ten minutes)
+samples-quick: $(VENV)/dev ## chapter 10 on the digits, far too short and on two seeds, with the same figures, into runs/quick/ (five minutes)
 	$(BIN)/python tools/samples.py --quick
 
 classifiers: $(VENV)/user ## train the digit classifiers that the package brings along, and print their accuracy (seven minutes on one core)

@@ -36,18 +36,21 @@ def left(runs, root):
     "Those that are not finished."
     return [run for run, p in zip(runs, planned([at(r, root) for r in runs])) if not finished(p)]
 
+FAILED = {}       # folder -> error, of runs that `train` could not bring to their end
+
 def train(runs, root, jobs, dry=False, missing=False):
     "Train what is not finished (or, if `missing`, not even in runs.json), after saying how long that takes."
     known = {e['command'] for e in recorded(runs[0].experiment)} if missing else ()
     todo = [r for r in left(runs, root) if r.command not in known]
     print(f'{runs[0].experiment}: {len(runs)} runs, {len(todo)} to do, about {sum(r.seconds for r in todo)/3600:.1f} core-hours', flush=True)
-    if todo and not dry: sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True))
+    if todo and not dry: FAILED.update(sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True)))
 
 @contextmanager
 def plainly():
-    "What the user can put right is said in one line."
+    "What the user can put right is said in one line; runs that failed, at the end."
     try: yield
     except InputError as e: sys.exit(f'error: {e}')
+    if FAILED: sys.exit(f'error: {len(FAILED)} runs failed, the first: {": ".join(map(str, next(iter(FAILED.items()))))}')
 
 def _short(v): return float(f'{v:.6g}') if isinstance(v, float) else v
 
@@ -66,13 +69,15 @@ def recorded(experiment, samples=SAMPLES):
     return [e for e in json.loads(path.read_text()) if e['experiment'] == experiment] if path.exists() else []
 
 def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
-    """Put the entries of an experiment's finished runs into runs.json, in the order of `runs`, with `more` metrics of each. Those of runs that are not
-    here stay, others of the experiment go."""
+    """Put the entries of finished runs, in the order of `runs`, into runs.json, with `more` metrics of each. Entries of runs that are not here stay;
+    those of the same arms that are no longer among `runs` go, and are named."""
     path, unfinished, (name,) = Path(samples)/'runs.json', left(runs, root), {r.experiment for r in runs}
     old = {e['command']: e for e in recorded(name, samples)}
     found = {r: old.get(r.command) if r in unfinished else entry(r, root, more) for r in runs}
-    new, missing = [e for e in found.values() if e], [r for r, e in found.items() if not e]
-    others = [e for e in json.loads(path.read_text()) if e['experiment'] != name] if path.exists() else []
+    new, missing, arms = [e for e in found.values() if e], [r for r, e in found.items() if not e], {r.arm for r in runs}
+    for e in old.values():
+        if e['arm'] in arms and e['command'] not in {r.command for r in runs}: print(f'{path.name}: no longer there: {e["command"]}', flush=True)
+    others = [e for e in json.loads(path.read_text()) if e['experiment'] != name or e['arm'] not in arms] if path.exists() else []
     rows = sorted(others + new, key=lambda e: e['experiment'])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text('[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n'))

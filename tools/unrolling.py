@@ -8,7 +8,7 @@ every arm, in turns; `gradient` holds G's gradient through K steps against the l
 two to samples/unrolled_infogan/.
 """
 import argparse, csv, io, json, shlex, sys, time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
@@ -61,7 +61,7 @@ SETTINGS = {
     'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
 }
 DATA = tuple(SETTINGS)
-SECOND = {('mnist', 'K=10'): (2000, (('5e-4', '3'), ('1e-3', '3')))}       # a second round of the search: steps, and the best pairs of the first
+SECOND = {'mnist': (2000, (('5e-4', '3'), ('1e-3', '3')))}       # a second round of the search: steps, and pairs of rates
 
 def run(data, arm, rate, seed, steps, search=False):
     "One run of an arm."
@@ -77,7 +77,7 @@ def arms_of(data, arms=ARMS): return [a for a in arms if ARMS[a].seeds[DATA.inde
 
 def rounds(data, arm):
     "The search's runs of an arm: the first round, and the second, if there is one."
-    s, (steps, rates) = SETTINGS[data], SECOND.get((data, arm), (0, ()))
+    s, (steps, rates) = SETTINGS[data], SECOND.get(data, (0, ()))
     return [[run(data, arm, r, seed, n, True) for r in pairs for seed in s.search_seeds] for n, pairs in ((s.search_steps, s.rates), (steps, rates)) if pairs]
 
 def search_runs(data, arms=ARMS): return [r for a in arms_of(data, arms) if not ARMS[a].rates for each in rounds(data, a) for r in each]
@@ -117,6 +117,10 @@ def limits_runs():
     return [Run('unrolling-mnist-limits', name, 0, seed, f'{s.options} --lr 5e-4 --lr-ratio 3 --steps {s.steps} {more}'.strip(),
                 seconds, f'{name.replace(" ", "-").replace(chr(39), "").lower()}-s{seed}') for name, (more, seconds) in LIMITS.items() for seed in (100, 101)]
 
+def discarded():
+    "A run that was begun as a test, and is told of in the chapter."
+    return [replace(run('mnist', 'K=5', ('1e-3', '3'), 0, SETTINGS['mnist'].steps), experiment='unrolling-mnist-discarded')]
+
 def cost(data, rounds=7):
     "CPU milliseconds of a step of every arm: the median over rounds in which they take turns, on one thread, after one step to warm up."
     torch.set_num_threads(1)
@@ -141,18 +145,19 @@ def write_cost(data, samples=SAMPLES):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**(json.loads(path.read_text()) if path.exists() else {}), data: cost(data)})
 
+CURVES = ('run', 'arm', 'seed', 'step', 'q_cat', 'q_cont')
+
 def write_curves(runs, root, path, every=20):
     "Q's losses against the step, of every run, as a table. Those of runs whose folder is gone stay as they are."
-    known = {(row['arm'], row['seed']): [] for row in rows_of(path)}
-    for row in rows_of(path): known[row['arm'], row['seed']].append(row)
-    text = io.StringIO()
-    w = csv.DictWriter(text, ('arm', 'seed', 'step', 'q_cat', 'q_cont'), lineterminator='\n')
+    old, text = rows_of(path), io.StringIO()
+    w = csv.DictWriter(text, CURVES, lineterminator='\n')
     w.writeheader()
     for r in runs:
         log = r.folder(root)/'metrics.jsonl'
         rows = [row for row in map(json.loads, log.read_text().splitlines()) if row['step'] % every == 0] if log.exists() else []
-        w.writerows([{'arm': r.arm, 'seed': r.seed, 'step': row['step'], **{k: f'{row[k]:.4g}' for k in ('q_cat', 'q_cont')}} for row in rows]
-                    or known.get((r.arm, str(r.seed)), []))
+        rows = [dict(zip(CURVES, (r.name, r.arm, r.seed, row['step'], *(f'{row[k]:.4g}' for k in CURVES[4:])))) for row in rows] or [row for row in old if row['run'] == r.name]
+        if not rows: print(f'{path.name}: nothing is left of the curves of {r.name}', flush=True)
+        w.writerows(rows)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
 
 def rows_of(path): return list(csv.DictReader(Path(path).open())) if Path(path).exists() else []
@@ -180,6 +185,7 @@ def shown(runs, root, folder, samples=SAMPLES):
         if not order: return print(f'no run of {arm} is finished: no figures')
         kept |= {f'k{order[0].k}': order[(len(order) - 1)//2], f'k{order[0].k}-best': order[0], f'k{order[0].k}-worst': order[-1]}
     train(list(dict.fromkeys(kept.values())), root, 1)
+    record(runs, root, samples)
     for name, r in kept.items(): keep(r, root, folder/name, ('config.json', 'evaluation.json') if '-' in name else KEPT)
     write_curves([by[e['arm'], e['seed']] for e in entries if e['arm'] in UNROLLED], root, folder/'curves.csv')
     draw(folder)
@@ -205,8 +211,8 @@ def q_losses(folder):
 
 def searched(root, folder):
     "What K = 10 draws on MNIST in its search: the samples of three runs side by side."
-    first, second = rounds('mnist', 'K=10')
-    runs = [first[3], first[2], second[0]]
+    first, second = ({rate_of(r): r for r in each} for each in rounds('mnist', 'K=10'))
+    runs = [first['1e-3', '3'], first['5e-4', '3'], second['5e-4', '3']]
     train(runs, root, 1)
     pictures = [plt.imread(r.folder(root)/'samples.png') for r in runs]
     plt.imsave(folder/'k10-search.png', np.concatenate(pictures, 1))
@@ -240,15 +246,16 @@ def draw(folder):
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
-        for runs in (search_runs(data), test_runs(data)):
-            if not runs: print(f'{data}: how long the test takes is known after the search'); continue
+        for make in (search_runs, test_runs):              # which runs the test needs is known after the search
+            if not (runs := make(data)): print(f'{data}: how long the test takes is known after the search'); continue
             train(runs, root, jobs, dry)
             if not dry: record(runs, root)
         if not dry: write_cost(data)
         if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
-    train(limits_runs(), root, jobs, dry)
-    if not dry: record(limits_runs(), root)
+    for runs in (limits_runs(), discarded()):
+        train(runs, root, jobs, dry)
+        if not dry: record(runs, root)
 
 def quick(root, jobs, steps=200, seeds=2):
     "The test on digits, far too short and with far too few seeds, drawn as the real one is."
