@@ -1,22 +1,27 @@
 """Chapter 12's experiment: what each ingredient of VAEInfoGAN is worth, on cartoon faces and on MNIST. Its runs, numbers, shown model and figures.
 
-    python tools/faces.py search|ladder|mnist [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/faces.py search|ladder|mnist|shown [--runs runs] [--jobs 1] [--missing] [--dry]
 
 `search` changes one setting at a time, on a seed kept for that; `ladder` trains VAE, VAE/GAN, VAEInfoGAN and Unrolled VAEInfoGAN on faces of 32x32,
-`mnist` the same on MNIST, one seed. All numbers go to samples/runs.json.
+`mnist` the same on MNIST, one seed; `shown` trains the model of the figures on faces of 64x64, keeps it and draws them. All numbers go to
+samples/runs.json, model and figures to samples/vaeinfogan/.
 """
-import argparse
+import argparse, json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from disentangle_nb.data import avatars, load_data
-from disentangle_nb.explore import codes_of, variables
+from disentangle_nb.explore import codes_of, interpolate, plot_edits, plot_reconstructions, plot_samples, save_figure, tile, variables
 from disentangle_nb.infogan import Categorical
 from disentangle_nb.metrics import alignment, slant, thickness
-from disentangle_nb.training import load
-from runs import ROOT, Run, plainly, record, train
+from disentangle_nb.networks import Classifier
+from disentangle_nb.training import load, load_tensors, save_tensors, write_whole
+from runs import ROOT, SAMPLES, Run, keep, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -53,6 +58,34 @@ def faces(size, root=None):
     valid, test = (avatars(s, size, root) for s in ('valid', 'test'))
     return *((d.items(slice(len(d))), d.factors.numpy()) for d in (valid, test)), test.factor_names
 
+@cache
+def judge(size, root, steps=1500):
+    "A classifier of a face's factors, trained on faces drawn for training, and its accuracy on the validation faces, by factor. Kept in `root`."
+    data, valid, path = avatars('train', size), avatars('valid', size), Path(root)/f'judge-{size}.safetensors'
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Classifier(data.shape, sum(data.factor_sizes))
+    if path.is_file(): net.load_state_dict(load_tensors(path)[0])
+    else:
+        rng, opt = torch.Generator().manual_seed(0), torch.optim.Adam(net.parameters(), 2e-3)
+        for step in range(steps):
+            idx = torch.randint(len(data), (64,), generator=rng)
+            loss = sum(F.cross_entropy(p, y) for p, y in zip(net(data.items(idx)).split(data.factor_sizes, 1), data.factors[idx].T))
+            opt.zero_grad(); loss.backward(); opt.step()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, net.state_dict())
+    net.eval().requires_grad_(False)
+    return net, read_factors(net, valid.items(slice(len(valid))), data.factor_sizes).eq(valid.factors).float().mean(0)
+
+def read_factors(net, x, sizes): return torch.cat([torch.stack([p.argmax(1) for p in net(b).split(sizes, 1)], 1) for b in x.split(500)])
+
+def kept(model, root, n=2000):
+    "For each factor the share of test faces whose reconstruction still shows it, as the judge sees it."
+    test = avatars('test', model.config.shape[-1])
+    net, _ = judge(test.shape[-1], root)
+    seen = read_factors(net, torch.cat([model.reconstruct(x) for x in test.items(slice(n)).split(500)]), test.factor_sizes)
+    return {f'kept_{name}': v for name, v in zip(test.factor_names, seen.eq(test.factors[:n]).float().mean(0).tolist())}
+
 def digits(n=5000):
     "MNIST's test digits in two halves with class, and fifths of measured thickness and slant, as factors."
     data = load_data('mnist', 'test')
@@ -66,7 +99,7 @@ STEPS = {'faces': 10_000, 'mnist': 6000}
 SEARCH = {        # one setting changed
     'as it is': '', 'beta 4': '--beta 4', 'beta 0.25': '--beta .25', 'sigma 0.5': '--sigma-x .5', 'sigma 2': '--sigma-x 2', 'gamma 10': '--gamma 10',
     'gamma 0.1': '--gamma .1', 'all layers': '--similarity layers', 'information weighs 0.1': '--info .1', 'continuous codes weigh 1': '--cont-weight 1',
-    'spectral norm in D': '--norm spectral', 'no norm in D': '--norm none', 'twice the rates': '--lr 2e-3', 'half the rates': '--lr 5e-4',
+    'categorical codes': '--cats 5,3,3 --conts 7', 'spectral norm in D': '--norm spectral', 'no norm in D': '--norm none', 'twice the rates': '--lr 2e-3', 'half the rates': '--lr 5e-4',
 }
 
 def search_runs(steps=3000):
@@ -77,7 +110,35 @@ def ladder_runs(data, seeds):
     return [Run(f'{data}-ladder', name, a.k, seed, f'{DATA[data]} --steps {STEPS[data]} {a.options}'.strip(), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
                 f'{name.replace("/", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in LADDER.items()]
 
-LISTS = {'search': search_runs, 'ladder': lambda: ladder_runs('faces', range(3)), 'mnist': lambda: ladder_runs('mnist', [0])}
+SHOWN_FACTORS = ('age cue', 'gender cue', 'hair colour', 'hair length', 'eyewear')
+SHOWN = '--data avatars --image-size 64 --threads 1'
+
+def shown_runs(steps=12_000): return [Run('faces-shown', 'Unrolled VAEInfoGAN', 2, 0, f'{SHOWN} --steps {steps}', .4*steps + 60, 'unrolled-vaeinfogan-s0', 'vaeinfogan')]
+
+def shown(root, folder):
+    run, = shown_runs()
+    keep(run, root, folder/'best')
+    valid, test, names = faces(64)
+    model = load(folder/'best')
+    found = {**aligned(model, valid, test, names), **kept(model, root)}
+    write_whole(folder/'aligned.json', lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
+    draw(folder)
+
+def draw(folder):
+    """The shown model's figures: the first test faces and their reconstructions; the first one with, row by row, the variables that go best with the
+    mission's factors; the same for the next three; lines between faces; samples from the prior."""
+    model, found = load(folder/'best'), json.loads((folder/'aligned.json').read_text())
+    test = avatars('test', model.config.shape[-1])
+    names = [found[f'code_{f}'] for f in SHOWN_FACTORS]
+    labels = [f'{"sunglasses" if f == "eyewear" else f} ({n})' for f, n in zip(SHOWN_FACTORS, names)]
+    x = test.items(slice(32))
+    figures = {'reconstructions': plot_reconstructions(model, x[:24], 12), 'traversals': plot_edits(model, x[:1], names, labels=labels), 'samples': plot_samples(model)}
+    for name, figure in figures.items(): save_figure(figure, folder/f'{name}.png')
+    for i in (1, 2, 3): save_figure(plot_edits(model, x[i:i+1], names, labels=labels), folder/f'edits-{i}.png')
+    lines = torch.cat([interpolate(model, x[i:i+1], x[i+1:i+2]) for i in (4, 6, 8)])
+    write_picture(lines, folder/'interpolations.png', 9)
+
+LISTS = {'shown': shown_runs, 'search': search_runs, 'ladder': lambda: ladder_runs('faces', range(3)), 'mnist': lambda: ladder_runs('mnist', [0])}
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,5 +152,7 @@ if __name__ == '__main__':
         runs = LISTS[o.what]()
         train(runs, o.runs, o.jobs, o.dry, o.missing)
         if not o.dry:
-            held = digits() if o.what == 'mnist' else faces(32)
-            record(runs, o.runs, more=lambda folder: aligned(load(folder), *held))
+            held = digits() if o.what == 'mnist' else faces(64 if o.what == 'shown' else 32)
+            more = lambda model: {**aligned(model, *held), **(kept(model, o.runs) if o.what != 'mnist' else {})}
+            record(runs, o.runs, more=lambda folder: more(load(folder)))
+            if o.what == 'shown': shown(o.runs, SAMPLES/'vaeinfogan')
