@@ -5,16 +5,19 @@
 # %% auto #0
 __all__ = ['tile', 'draw', 'plot_samples', 'codes_of', 'traverse', 'plot_traversal', 'plot_traversals', 'variables', 'vary',
            'need_encoder', 'plot_reconstructions', 'plot_edits', 'interpolate', 'smooth', 'plot_log', 'plot_curves',
-           'mean_interval', 'save_figure', 'refreshing', 'save_pictures', 'explore']
+           'mean_interval', 'save_figure', 'refreshing', 'save_pictures', 'explore', 'portable', 'own_controls',
+           'explorer_data', 'explorer_page']
 
 # %% ../nbs/08_explore.ipynb #caf205d5
+import base64, html, io, json
+from importlib.resources import files
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from .data import InputError
@@ -309,12 +312,13 @@ def save_pictures(
 # %% ../nbs/08_explore.ipynb #4199fdec
 def explore(
     model,           # an InfoGAN
-    size:int=4,      # inches of the picture
+    size:int=280,    # pixels of the picture's side
 ):                   # an ipywidgets box
     "Move the codes by hand and see one image follow."
     import ipywidgets as w
+    from PIL import Image
     rng, codes = torch.Generator().manual_seed(0), codes_of(model)
-    state, out = {'z': model.sample_latent(1, rng)}, w.Output()
+    state, out = {'z': model.sample_latent(1, rng)}, w.Image(format='png', width=size, height=size)
     def control(n, c):
         if isinstance(c, Categorical): return w.Dropdown(options=range(c.n), description=n)
         return w.FloatSlider(0, min=-1, max=1, step=.05, description=n, continuous_update=True)
@@ -322,11 +326,69 @@ def explore(
     button = w.Button(description='new noise')
     def show(*_):
         x = model.generate({**state['z'], **{n: torch.tensor([k.value]) for n, k in controls.items()}})
-        with out:
-            out.clear_output(wait=True)
-            plt.figure(figsize=(size, size))
-            plt.imshow(tile(x, 1, 0), interpolation='nearest'); plt.axis('off'); plt.show()
+        picture = Image.fromarray((255*tile(x, 1, 0)).round().astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+        picture.save(file := io.BytesIO(), 'png', compress_level=1)
+        out.value = file.getvalue()
     def renew(_): state['z'] = model.sample_latent(1, rng); show()
     for k in controls.values(): k.observe(show, 'value')
     button.on_click(renew); show()
     return w.HBox([w.VBox([*controls.values(), button]), out])
+
+# %% ../nbs/08_explore.ipynb #9fd3bb0e
+def portable(
+    model,           # of images
+)->dict:             # for JSON
+    "The generator and the layout of its latent, as `explorer.js` reads them. Raises `InputError` for a model of points."
+    if len(model.config.shape) != 3: raise InputError('an explorer is for images, and the model is of points')
+    layers, weights, size = [], [], 1
+    for m in model.generator:
+        if isinstance(m, nn.Linear): layers.append(['linear', m.in_features, m.out_features])
+        elif isinstance(m, nn.ConvTranspose2d):
+            layers.append(['deconvolution', m.in_channels, m.out_channels, size, m.kernel_size[0], m.stride[0], m.padding[0]])
+            size = (size - 1)*m.stride[0] - 2*m.padding[0] + m.kernel_size[0]
+        elif isinstance(m, nn.Unflatten): size = m.unflattened_size[-1]
+        elif isinstance(m, (nn.ReLU, nn.Tanh)): layers.append([type(m).__name__.lower()])
+        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            w, b = weights[-2:]
+            scale = m.weight/(m.running_var + m.eps)**.5
+            weights[-2:] = w*scale.view([1, -1, 1, 1] if w.ndim == 4 else [-1, 1]), scale*(b - m.running_mean) + m.bias
+        else: raise NotImplementedError(f'a generator with {m}')
+        if isinstance(m, (nn.Linear, nn.ConvTranspose2d)):
+            weights += [m.weight, m.weight.new_zeros(layers[-1][2]) if m.bias is None else m.bias]
+    data = np.concatenate([w.detach().cpu().flatten().numpy() for w in weights]).astype('<f2')
+    codes = [[n, c.n if isinstance(c, Categorical) else 0] for n, c in codes_of(model).items()]
+    return {'shape': list(model.config.shape), 'noise': model.config.noise, 'codes': codes, 'layers': layers, 'weights': base64.b64encode(data).decode()}
+
+# %% ../nbs/08_explore.ipynb #6f92da21
+def own_controls(model)->dict:
+    "A control for every code, under its own name."
+    return {n: (n, list(range(c.n)) if isinstance(c, Categorical) else 1.) for n, c in codes_of(model).items()}
+
+def explorer_data(
+    models:dict,     # label -> model, all of images
+    controls:dict=None, # label of a model -> label of a control -> (variable, how): for a categorical code, its values in the order of the
+                     # buttons; for another variable, where the slider's right end is; by default `own_controls`
+    buttons:dict={}, # label of a control -> what its buttons say; by default the number of each
+)->dict:             # for JSON
+    "What `explorer.js` is told. Raises `ValueError` for models with other controls than the first."
+    moves = {m: controls[m] if controls else own_controls(model) for m, model in models.items()}
+    first, *others = moves.values()
+    kinds = lambda c: {label: len(how) if isinstance(how, list) else 0 for label, (_, how) in c.items()}
+    if any(kinds(c) != kinds(first) for c in others): raise ValueError('models side by side need the same controls')
+    for m, c in moves.items():
+        if unknown := {v for v, _ in c.values()} - set(variables(models[m])): raise ValueError(f'{m} has no variable {", ".join(sorted(unknown))}')
+    said = [{'label': label, **({'values': list(map(str, buttons.get(label, range(n))))} if n else {})} for label, n in kinds(first).items()]
+    return {'controls': said, 'models': [{'label': m, 'model': portable(model), 'moves': [moves[m][c['label']] for c in said]} for m, model in models.items()]}
+
+def explorer_page(
+    data:dict,       # of `explorer_data`
+    title:str,
+    note:str='',     # a sentence below the title
+)->str:              # HTML
+    "A page that needs nothing else: no server, no other file."
+    script = (files('disentangle_nb')/'assets'/'explorer.js').read_text('utf-8')
+    return f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
+<style>:root {{color-scheme: light dark}} body {{font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem}} h1 {{font-size: 1.4rem}}</style>
+<h1>{html.escape(title)}</h1><p>{html.escape(note)}</p><div id="explorer">This page needs JavaScript.</div>
+<script>{script}</script>
+<script>const shown = explorer.mount(document.getElementById('explorer'), {json.dumps(data).replace('<', chr(92) + 'u003c')})</script></html>'''
