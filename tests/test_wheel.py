@@ -26,3 +26,4 @@ print(json.dumps([disentangle_nb.__version__, importlib.metadata.version("disent
     out = run(bin/'disentangle', 'train', 'infogan', '--unroll', 1, '--steps', 20, '--width', 8, '--d-width', 8, '--out', 'r', cwd=elsewhere)
     assert out.splitlines()[-1].startswith('digit match: ')
     assert {"category_error", "frechet"} <= set(json.loads(run(bin/"disentangle", "evaluate", "r", cwd=elsewhere)))
+    assert 'MB' in run(bin/'disentangle', 'explore', 'r', cwd=elsewhere) and (elsewhere/'explorer.html').exists()

@@ -7,6 +7,7 @@ A page asks nothing of any other server. The check at the end fails the build fo
 an equation that KaTeX refuses, or text that nbdev would lose.
 """
 import json, mimetypes, os, re, shutil, subprocess, sys
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,6 +16,10 @@ from bs4 import BeautifulSoup
 from nbdev import doclinks, quarto, serve
 from nbdev.config import get_config
 from smalldocs import layout, site
+
+from disentangle_nb.cli import measured_controls
+from disentangle_nb.explore import explorer_data
+from disentangle_nb.training import load, read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, OUT = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
@@ -79,6 +84,32 @@ def brought_in(text):
         return f'{attr}="{name}{rest}"'
     return re.sub(r'\b(href|src)="([^":#?]+)([^":]*)"', place, text)
 
+# runs once a reader asks for it: what is in the place gives way to controls and pictures that follow
+LIVE = '''<script>for (const b of document.querySelectorAll('[data-explorer] button')) b.onclick = () => {
+    b.disabled = true;
+    document.body.append(Object.assign(document.createElement('script'), {src: b.dataset.src, onerror: () => b.textContent = 'could not be loaded'}));
+};</script>'''
+
+def explorers(text):
+    "The page with a button in each place named by `data-explorer` (folders of shown models, with commas), that opens a live explorer there."
+    places = []
+    def button(m):
+        folders = [(NBS/unquote(path)).resolve() for path in m[1].split(',')]
+        told = [json.loads((f/'evaluation.json').read_text()) for f in folders]
+        names = [f"K = {read_config(f)['config']['unroll']}" for f in folders]
+        models = dict(zip(names, map(load, folders)))
+        controls = {n: measured_controls(model, found, .2 if len(told) == 1 else 0)[0] for (n, model), found in zip(models.items(), told)}
+        place, (parent, *_) = f'explorer-{len(places)}-{folders[0].name}', folders
+        places.append(place)
+        script = OUT/'explorers'/f'{parent.parent.name}-{"-".join(f.name for f in folders)}.js'
+        script.parent.mkdir(exist_ok=True)
+        told = json.dumps(explorer_data(models, controls, {'class': range(10)}))
+        script.write_text('{' + (files('disentangle_nb')/'assets'/'explorer.js').read_text() + f"explorer.mount(document.getElementById('{place}'), {told}) }}")
+        size = f'{script.stat().st_size/1e6:.1f} MB'
+        return f'<div id="{place}" data-explorer><p><button type="button" class="btn btn-primary" data-src="explorers/{script.name}">Move its codes yourself ({size})</button></p>'
+    text = re.sub(r'<div data-explorer="([^"]+)">', button, text)
+    return text.replace('</body>', f'{LIVE}</body>') if places else text
+
 def linked(pages):
     "The pages with nbdev's links to the API made relative; a name that the docs do not show (a private one) is no link."
     ids = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name, text in pages.items()}
@@ -95,7 +126,7 @@ def numbered(text):
 
 def finish():
     "The post-step: links, files, numbers, and themes without web fonts."
-    pages = {p.name: numbered(brought_in(p.read_text())) for p in OUT.glob('*.html')}
+    pages = {p.name: numbered(brought_in(explorers(p.read_text()))) for p in OUT.glob('*.html')}
     for name, text in linked(pages).items(): (OUT/name).write_text(text)
     for css in OUT.glob('site_libs/themes/*.css'): css.write_text(re.sub(r'@import url\([^)]*\);?', '', css.read_text()))
 

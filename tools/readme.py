@@ -41,7 +41,7 @@ def prepared(nb):
 def markdown(nb):
     "The text, and its pictures by path."
     text, resources = MarkdownExporter(config=HIDING).from_notebook_node(nb, {'unique_key': 'figure', 'output_files_dir': PICTURES})
-    text = re.sub(r'<style.*?</style>\n?', '', text, flags=re.S)      # of data frames
+    text = re.sub(r'<style.*?</style>\n?|</?div.*?>\n+', '', text, flags=re.S)      # of data frames; the site's places for explorers
     return re.sub(r'\n\s*\n', '\n\n', text).strip() + '\n', resources['outputs']
 
 if __name__ == '__main__':

@@ -44,7 +44,8 @@ ARMS = {
     'matched': Arm('', 0, (12, 65), (10, 0), 'K=0', (23_000, 0)),
     **{f'{name}, K={k}': Arm(option, k, (12 if k == 0 else 111, 0), (5, 0), f'K={k}')
        for name, option in (('saddle', '--loss saddle'), ('alternating', '--alternating'), ('stop-q', '--stop-q')) for k in (0, 10)},
-    'fresh, K=10': Arm('--fresh', 10, (140, 0), (5, 0), 'K=10'),
+    'fresh, K=5': Arm('--fresh', 5, (0, 320), (0, 3), 'K=5'),
+    'fresh, K=10': Arm('--fresh', 10, (140, 620), (5, 3), 'K=10'),
 }
 UNROLLED = ('K=0', 'K=5', 'K=7', 'K=10')       # the mission's table
 

@@ -140,7 +140,7 @@ const explorer = (() => {
         }
         root.replaceChildren(controls, views);
         draw();
-        return {shown, get seed() { return seed; }, get busy() { return jobs.length > 0; }};
+        return root.explorer = {shown, latent, get seed() { return seed; }, get busy() { return jobs.length > 0; }};
     }
 
     return {generate, latent, mount};
