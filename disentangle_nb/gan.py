@@ -100,10 +100,11 @@ class GANConfig:
     lr_ratio:float=1.            # learning rate of G (and of an encoder), as a multiple of D's
     beta1:float=.5               # Adam's decay of the mean gradient, of every player
     beta2:float=.999             # Adam's decay of the mean square
+    decay:int=0                  # the step at which the learning rates reach 0, after falling evenly over the second half; 0 for rates that stay
 
     def __post_init__(self):
         self._want('shape', lambda v: len(v) in (1, 3) and all(type(n) is int and n > 0 for n in v), '(dimensions,) or (channels, height, width)')
-        self._whole(0, 'unroll')
+        self._whole(0, 'unroll', 'decay')
         self._whole(1, 'noise', 'width', 'd_width', 'd_steps')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
@@ -143,7 +144,7 @@ class GAN(nn.Module):
             self.generator = generator(c.shape, self.latent_dim, c.width)
             self.discriminator = Discriminator(c.shape, self.codes_dim, c.d_width, c.norm)
             if len(c.shape) == 1: orthogonal_(self)
-        self.optim_G, self.optim_D = (adam(lr, (c.beta1, c.beta2)) for lr in (c.lr*c.lr_ratio, c.lr))
+        self.lrs = {'G': c.lr*c.lr_ratio, 'D': c.lr}
         self._G, self._D_stateful = stateful(self.generator, group), stateful(self.discriminator, group)
         self._D = stateless(self.discriminator, group)
 
@@ -167,11 +168,24 @@ def encode(self:GAN, latent)->Tensor:
     "The latent as the generator's input, (B, latent_dim)."
     return latent['z']
 
+# %% ../nbs/04_unrolled_gan.ipynb #0decade0
+@patch
+def optim(self:GAN,
+    player:str,    # 'G' or 'D'
+    state:dict={}, # of Adam, for that player: its count of updates is the time
+):                 # an `unroll.Optimizer`
+    "Adam, at the rate of the moment."
+    c, (count, *_) = self.config, [s['step'] for s in state.values()] or [0]
+    t = int(count)//(c.d_steps if player == 'D' else 1)
+    left = min(1., max(0., 2 - 2*t/c.decay)) if c.decay else 1.
+    return adam(left*self.lrs[player], (c.beta1, c.beta2))
+
+
 # %% ../nbs/04_unrolled_gan.ipynb #e8795e41
 @patch
 def init(self:GAN)->dict:
     "The state before the first step, from the model's own weights."
-    return {'G': player(self.generator, self.optim_G), 'D': player(self.discriminator, self.optim_D)}
+    return {'G': player(self.generator, self.optim('G')), 'D': player(self.discriminator, self.optim('D'))}
 
 # %% ../nbs/04_unrolled_gan.ipynb #ca168ee5
 @patch
@@ -256,7 +270,7 @@ def ahead(self:GAN,
     theta_0."""
     c = self.config
     def loss(theta, x, fake, *latent): return self.loss_D({**D['buffers'], **theta}, x, fake, dict(zip(names, latent)))
-    go = partial(unroll, loss, optimizer=self.optim_D, remat=c.remat, compile=c.compile, group=self.group)
+    go = partial(unroll, loss, optimizer=self.optim('D', D['opt']), remat=c.remat, compile=c.compile, group=self.group)
     inner = inputs[:c.unroll] if c.fresh and c.unroll else inputs[0]
     if not c.alternating:
         theta_K, first = go(D['params'], inner, c.unroll, state=D['opt'], return_first=True)
@@ -274,7 +288,7 @@ def extra(self:GAN,
     "D's further updates in a step, on the adversarial loss alone."
     def loss(theta, x, fake): return GAN.loss_D(self, {**D['buffers'], **theta}, x, fake, {})
     for x, fake, *_ in inputs:
-        _, first = unroll(loss, first.params, (x, fake.detach()), 0, self.optim_D, first.state, return_first=True, group=self.group)
+        _, first = unroll(loss, first.params, (x, fake.detach()), 0, self.optim('D', D['opt']), first.state, return_first=True, group=self.group)
     return first
 
 # %% ../nbs/04_unrolled_gan.ipynb #8b0d33f4
@@ -295,7 +309,7 @@ def step(self:GAN,
     now = {**D['buffers'], **theta_0}
     descended, parts = self.losses({**D['buffers'], **theta_K} if c.unroll else now, now, reals[0], fakes[0], latents[0], beside[0])
     grads = {k: mean_over(torch.autograd.grad(descended[k], list(t.values()), retain_graph=len(theta) > 1), self.group) for k, t in theta.items()}
-    moved = {k: self.optim_G.step(state[k]['params'], g, state[k]['opt']) for k, g in grads.items()}
+    moved = {k: self.optim('G', state[k]['opt']).step(state[k]['params'], g, state[k]['opt']) for k, g in grads.items()}
     last = self.extra(D, first, inputs[1:c.d_steps])
 
     norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), **{f'{k.lower()}_grad': grad_norm(state[k]['opt'], opt, c.beta1) for k, (_, opt) in moved.items()}}

@@ -237,8 +237,14 @@ def _difference(name, old, new):
 
 _free = {'steps', 'device', 'processes', 'checkpoint_every', 'threads', 'versions'}    # what may differ in a resumed run
 
+def _known(old, new):
+    "A run's configuration, where settings younger than it are off."
+    if not (isinstance(old, dict) and isinstance(new, dict)): return old
+    return {**{k: v for k, v in new.items() if not v}, **{k: _known(v, new.get(k)) for k, v in old.items()}}
+
 def _check_same(where, old, new):
     "Raise `InputError` naming the first difference between two configurations."
+    old = _known(old, new)
     for k in sorted((old.keys() | new.keys()) - _free):
         if old.get(k) != new.get(k):
             raise InputError(f'{where} was started with {_difference(k, old.get(k), new.get(k))}; '

@@ -100,7 +100,7 @@ class VAEInfoGAN(InfoGAN):
 @patch
 def init(self:VAEInfoGAN)->dict:
     "The state before the first step, from the model's own weights."
-    return {'E': player(self.encoder, self.optim_G), **InfoGAN.init(self)}
+    return {'E': player(self.encoder, self.optim('G')), **InfoGAN.init(self)}
 
 @patch
 def put(self:VAEInfoGAN, state)->'VAEInfoGAN':
