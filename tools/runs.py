@@ -6,7 +6,7 @@ from pathlib import Path
 
 from disentangle_nb.cli import finished, planned, sweep
 from disentangle_nb.data import InputError
-from disentangle_nb.training import write_whole
+from disentangle_nb.training import load_tensors, save_tensors, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT/'samples'
@@ -84,7 +84,11 @@ def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
     print(f'{path.name}: {len(new)} runs of {name}' + f', {len(missing)} missing'*bool(missing), flush=True)
 
 def keep(run, root, target, files=KEPT):
-    "The run's folder among the samples, without what only training needs."
+    "The run's folder among the samples, without what only training needs; weights in half precision."
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for file in [run.folder(root)/n for n in files] + sorted(run.folder(root).glob('*.png')): shutil.copy(file, target)
+    if (weights := target/'model.safetensors').exists():
+        tensors, meta = load_tensors(weights)
+        del meta['sha256']
+        save_tensors(weights, {k: t.half() if t.is_floating_point() else t for k, t in tensors.items()}, **meta)
