@@ -208,6 +208,7 @@ def train(
     model:str, data:str='digits', out=None, *,
     device:str='auto',          # 'auto', 'cpu', 'cuda', ...
     picture_every:int=500,      # steps between refreshes of samples.png
+    evaluate_every:int=None,    # steps between lines of evaluations.jsonl; None: the end alone is evaluated
     progress:bool=None,         # a progress bar; None: in a terminal and in a live notebook only
     track:bool=False,           # metrics into TensorBoard's files too
     resume:bool=False,          # go on with the run in the folder
@@ -225,13 +226,18 @@ def train(
     batches = partial(splits[0].to(device).batch, asked['batch_size']*net.batches)
     show = refreshing() if in_notebook() and progress is not False else None
     def picture(state, at):
-        save_pictures(net.put(state), out, traversals=False)
+        net.put(state)
+        if evaluate_every and at % evaluate_every == 0:
+            rows = [r for r in read_jsonl(out/'evaluations.jsonl') if r['step'] < at] + [{'step': at, **evaluation(net, *splits)}]
+            write_whole(out/'evaluations.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
+        if at % picture_every and at < asked['steps']: return
+        save_pictures(net, out, traversals=False)
         if show: show(out/'samples.png')
     with cpu_threads(asked['threads']), ExitStack() as held:
         from_first(lambda: held.enter_context(hold(out)), group)
         state, _ = fit(net.step, net.init(), batches, steps=asked['steps'], rng=rng, out=out, config=asked, resume=resume,
                        device=device, precision=asked['precision'], group=group, checkpoint_every=asked['checkpoint_every'],
-                       picture=picture, picture_every=picture_every, progress=progress, tracker=tensorboard if track else None)
+                       picture=picture, picture_every=math.gcd(picture_every, evaluate_every or 0), progress=progress, tracker=tensorboard if track else None)
         if number: return out, net.put(state), {}
         with room(out, asked['steps']):
             save_tensors(out/'model.safetensors', net.put(state).state_dict(), step=asked['steps'])
@@ -269,7 +275,7 @@ def planned(runs:list)->list:
     for run in runs:
         options = {k: v for k, v in vars(parser().parse_args(run['command'])).items() if v is not None}
         if options.pop('track', False): need_tensorboard()
-        for k in ('command', 'progress'): options.pop(k, None)
+        for k in ('command', 'progress', 'evaluate_every'): options.pop(k, None)
         options['device'] = pick_device(options['device'])
         checked.append({**run, 'steps': plan(**options, load=load)[1]['steps']})
     return checked
@@ -437,6 +443,7 @@ def _add_train(models, name):
     _add(p, 'out', str, "the run's folder (default: runs/MODEL-DATA-kK-sSEED)")
     p.add_argument('--resume', action='store_true', help='go on from the checkpoint in the folder')
     _add(p, 'checkpoint_every', _number(int, 1), 'steps between checkpoints (default: 100)', default=100)
+    _add(p, 'evaluate_every', _number(int, 1), 'steps between evaluations, which go to evaluations.jsonl (default: at the end alone)')
     _add(p, 'threads', _number(int, 1, 1024), 'CPU threads; the result depends on it (default: 1 for tiny networks, else all)')
     _add(p, 'device', str, 'auto, cpu, cuda or mps (default: auto)', default='auto')
     p.add_argument('--progress', action='store_true', default=None, help='a progress bar even where there is no terminal')
