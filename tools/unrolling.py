@@ -129,6 +129,10 @@ def discarded():
     runs = [run('mnist', 'K=5', ('1e-3', '3'), 0, SETTINGS['mnist'].steps), *(run('mnist', 'K=0', ('5e-4', '3'), s, SETTINGS['mnist'].steps) for s in range(3))]
     return [replace(r, experiment='unrolling-mnist-discarded') for r in runs]
 
+def pilot():
+    "K = 10 on fresh batches, as K = 10 in the second round of its search: what made two arms of it."
+    return [replace(run('mnist', 'fresh, K=10', ('5e-4', '3'), 100, 2000), experiment='unrolling-mnist-pilot')]
+
 def cost(data, rounds=7):
     "CPU milliseconds of a step of every arm: the median over rounds in which they take turns, on one thread, after one step to warm up."
     torch.set_num_threads(1)
@@ -218,9 +222,9 @@ def q_losses(folder):
     return fig
 
 def searched(root, folder):
-    "What K = 10 draws on MNIST in its search: the samples of three runs side by side."
+    "What K = 10 draws on MNIST in its search, and on fresh batches: the samples of four runs side by side."
     first, second = ({rate_of(r): r for r in each} for each in rounds('mnist', 'K=10'))
-    runs = [first['1e-3', '3'], first['5e-4', '3'], second['5e-4', '3']]
+    runs = [first['1e-3', '3'], first['5e-4', '3'], second['5e-4', '3'], *pilot()]
     train(runs, root, 1)
     pictures = [plt.imread(r.folder(root)/'samples.png') for r in runs]
     plt.imsave(folder/'k10-search.png', np.concatenate(pictures, 1))
@@ -261,7 +265,7 @@ def everything(root, jobs, dry):
         if not dry: write_cost(data)
         if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
-    for runs in (limits_runs(), discarded()):
+    for runs in (limits_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
         if not dry: record(runs, root)
 
