@@ -3,6 +3,7 @@ import json, shlex, shutil, sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from disentangle_nb.cli import finished, planned, sweep
 from disentangle_nb.data import InputError
@@ -82,6 +83,13 @@ def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text('[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n'))
     print(f'{path.name}: {len(new)} runs of {name}' + f', {len(missing)} missing'*bool(missing), flush=True)
+
+def best(candidates, score, samples=SAMPLES):
+    "Of candidates (what can be chosen -> its runs) the one with the highest mean `score(metrics)`; None before all of the runs are recorded."
+    runs = [r for each in candidates.values() for r in each]
+    found = {(e['arm'], e['command']): score(e['metrics']) for e in recorded(runs[0].experiment, samples)}
+    if any((r.arm, r.command) not in found for r in runs): return None
+    return max(candidates, key=lambda c: mean(found[r.arm, r.command] for r in candidates[c]))
 
 def keep(run, root, target, files=KEPT):
     "The run's folder among the samples, without what only training needs; weights in half precision."

@@ -20,7 +20,7 @@ from disentangle_nb.cli import parser, plan
 from disentangle_nb.data import load_data
 from disentangle_nb.explore import plot_curves, plot_traversals, save_figure
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
-from runs import KEPT, ROOT, SAMPLES, Run, keep, plainly, record, recorded, train
+from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -85,15 +85,13 @@ def search_runs(data, arms=ARMS): return [r for a in arms_of(data, arms) if not 
 
 def chosen(data, samples=SAMPLES):
     "arm -> its learning rates: those of the best mean match on training labels in the last round, if its search is complete."
-    entries, best = {(e['arm'], e['command']): e for e in recorded(f'unrolling-{data}-rates', samples)}, {}
+    rates = {}
     for arm in arms_of(data):
-        if ARMS[arm].rates: best[arm] = best.get(ARMS[arm].rates); continue
-        scores = {}
-        for r in rounds(data, arm)[-1]:
-            e = entries.get((arm, r.command))
-            scores.setdefault(rate_of(r), []).append(e and 1 - e['metrics']['category_error_train'])
-        best[arm] = max(scores, key=lambda rate: mean(scores[rate])) if all(None not in v for v in scores.values()) else None
-    return {a: r for a, r in best.items() if r}
+        if ARMS[arm].rates: rates[arm] = rates.get(ARMS[arm].rates); continue
+        candidates = {}
+        for r in rounds(data, arm)[-1]: candidates.setdefault(rate_of(r), []).append(r)
+        rates[arm] = best(candidates, lambda m: 1 - m['category_error_train'], samples)
+    return {a: r for a, r in rates.items() if r}
 
 def rate_of(run):
     words = run.options.split()
