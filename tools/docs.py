@@ -124,10 +124,20 @@ def numbered(text):
     chapters = {f'{p.stem[3:]}.html': f'{p.stem[:2]} ' for p in NBS.glob('[0-9][0-9]_*.ipynb')}
     return re.sub(r'(<a href="([^"]+)" class="sidebar-item-text[^>]*><span class="menu-text">)', lambda m: m[1] + chapters.get(m[2], ''), text)
 
+def index():
+    "llms.txt (llmstxt.org): what is where, for language models."
+    def line(path):
+        head = nbformat.read(path, 4).cells[0].source
+        title, text = (re.search(rf'^{mark} (.+)', head, re.M)[1] for mark in '#>')
+        return title, text, re.sub(r'^\d\d_', '', path.stem) + '.html'
+    (title, text, _), *chapters = map(line, [NBS/'index.ipynb', *sorted(p for p in NBS.glob('*.ipynb') if p.stem != 'index')])
+    return f'# {title}\n\n> {text}\n\n## Chapters\n\n' + ''.join(f'- [{t}]({get_config().doc_host}{get_config().doc_baseurl}/{page}): {what}\n' for t, what, page in chapters)
+
 def finish():
-    "The post-step: links, files, numbers, and themes without web fonts."
+    "The post-step: links, files, numbers, llms.txt, and themes without web fonts."
     pages = {p.name: numbered(brought_in(explorers(p.read_text()))) for p in OUT.glob('*.html')}
     for name, text in linked(pages).items(): (OUT/name).write_text(text)
+    (OUT/'llms.txt').write_text(index())
     for css in OUT.glob('site_libs/themes/*.css'): css.write_text(re.sub(r'@import url\([^)]*\);?', '', css.read_text()))
 
 # --- check
