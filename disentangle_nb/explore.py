@@ -22,6 +22,7 @@ from torchvision.utils import make_grid
 
 from .data import InputError
 from .infogan import Categorical
+from .training import write_whole
 
 # %% ../nbs/08_explore.ipynb #da533ef2
 def tile(
@@ -275,9 +276,14 @@ def save_figure(
     fig,             # matplotlib figure; closed afterwards
     path,            # .png
 )->Path:
-    "The figure as a PNG whose bytes depend on its content only."
-    try: fig.savefig(path, dpi=100, bbox_inches='tight', pad_inches=.05, metadata={'Software': None})
+    "The figure as a PNG, small and without loss, whose bytes depend on its content only; one without colours as shades of grey."
+    from PIL import Image
+    try: fig.savefig(raw := io.BytesIO(), format='png', dpi=100, bbox_inches='tight', pad_inches=.05)
     finally: plt.close(fig)
+    image = Image.open(raw).convert('RGB')
+    r, g, b = image.split()
+    image = r if r.tobytes() == g.tobytes() == b.tobytes() else image
+    write_whole(Path(path), lambda p: image.save(p, 'png', optimize=True))
     return Path(path)
 
 # %% ../nbs/08_explore.ipynb #d26c76df
