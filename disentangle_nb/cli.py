@@ -32,7 +32,7 @@ from .metrics import kernel_distance, label_coverage, match_codes, mode_coverage
 from .metrics import rank_correlation, slant, thickness
 from .networks import doublings, judged
 from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, export_onnx, fit, from_first
-from .training import hold, in_notebook, join
+from .training import hold, in_notebook, join, leave
 from .training import load, model_class, need_tensorboard, on_signals, pick_device, processes, read_config
 from .training import read_jsonl, read_tensors, room, run_folder, save_tensors, tensorboard, versions, write_json
 from .training import write_whole
@@ -517,6 +517,8 @@ def parser():
 # %% ../nbs/09_cli.ipynb #0b4623be
 def _train(model, **options):
     out, net, result = train(model, **{k: v for k, v in options.items() if v is not None})
+    del net
+    leave()
     if int(os.environ.get('RANK', 0)): return
     pictures = ', '.join(p.name for p in sorted(out.glob('*.png')))
     print(f'\nThe run is in {out}/: {pictures}; the weights are model.safetensors.')

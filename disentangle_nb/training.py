@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write_whole', 'flush', 'write_json', 'checksum',
-           'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'processes',
-           'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
+           'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join', 'leave',
+           'processes', 'share', 'from_first', 'any_of', 'read_config', 'versions', 'checkpoints', 'check_run', 'hold',
            'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted', 'Stopped', 'on_signals',
            'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class', 'from_hub', 'run_folder',
            'load', 'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
-import copy, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
+import copy, gc, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
@@ -181,6 +181,13 @@ def join(
     except ImportError: raise InputError('several processes need accelerate: pip install "disentangle_nb[scale]"') from None
     state = PartialState(cpu=device == 'cpu')
     return torch.distributed.group.WORLD, torch.device(state.device.type) if state.device.type == 'cpu' else state.device
+
+def leave():
+    """The end of one of several processes: what refers to their group is collected, then the group goes. Else gloo's
+    threads, which may hold tensors, now and then abort the process at its end (pytorch/pytorch, pull request 179291)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 def processes(group)->tuple:
     "This process's number, and how many there are."
