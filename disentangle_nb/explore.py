@@ -22,7 +22,6 @@ from torchvision.utils import make_grid
 
 from .data import InputError
 from .infogan import Categorical
-from .training import write_whole
 
 # %% ../nbs/08_explore.ipynb #da533ef2
 def tile(
@@ -283,7 +282,7 @@ def save_figure(
     image = Image.open(raw).convert('RGB')
     r, g, b = image.split()
     image = r if r.tobytes() == g.tobytes() == b.tobytes() else image
-    write_whole(Path(path), lambda p: image.save(p, 'png', optimize=True))
+    image.save(path, 'png', optimize=True)
     return Path(path)
 
 # %% ../nbs/08_explore.ipynb #d26c76df
