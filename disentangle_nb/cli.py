@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
 from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, need_encoder, own_controls
-from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_figure, save_pictures, vary
+from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_animation, save_figure, save_pictures, sway, vary, walk
 from .explore import variables as all_variables
 from .infogan import Categorical, agreement, separate_Q
 from .metrics import bootstrap_interval, category_error, disentanglement, frechet_distance, interval
@@ -478,7 +478,8 @@ def parser():
     p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
     _add(p, 'n', _number(int, 1), 'samples (default: 64)', default=64)
     _add_seed(p, 'the latents')
-    _add(p, 'out', str, 'a .png file (default: samples.png)', default='samples.png')
+    _add(p, 'out', str, 'a .png file, or a .gif in which they move through the latent space (default: samples.png)', default='samples.png')
+    _add(p, 'codes', str, 'of a .gif: the codes that move from one end to the other, with commas, a row for each; by default all that there is')
 
     def of_images(name, help, what='image files; by default test images of the data that it was trained on'):
         p = commands.add_parser(name, help=help, allow_abbrev=False)
@@ -578,9 +579,19 @@ def measured_controls(
 
 
 # %% ../nbs/09_cli.ipynb #6bf9c4b5
-def _sample(run, n, seed, out):
-    out, model = _target(out), load(run)
-    print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
+def _sample(run, n, seed, out, codes):
+    moving = Path(out).suffix.lower() == '.gif'
+    out, model = _target(out, '.gif' if moving else '.png'), load(run)
+    if codes and not moving: raise InputError('--codes move in a .gif; give --out a name that ends in .gif')
+    if moving and len(model.config.shape) != 3: raise InputError('a .gif is of images, and the model is of points')
+    if not moving: return print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
+    if not codes: return print(f'{save_animation(walk(model, n, seed=seed), out)}: {n} samples on the move, seed {seed}')
+    told = Path(run)/'evaluation.json'
+    match = json.loads(told.read_text()).get('category_match') if told.is_file() else None
+    try: frames = sway(model, codes.split(','), seed=seed, match=match)
+    except ValueError as e: raise InputError(str(e)) from None
+    save_animation(frames, out, frames.shape[1]//len(codes.split(',')), zoom=max(1, 56//frames.shape[-1]))
+    print(f'{out}: {codes} from one end to the other, seed {seed}')
 
 def _images(run, model, files, n, seed, data_root):
     "Given images, or `n` test images of the run's data, as the model sees them; and their names."

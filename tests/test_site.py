@@ -116,6 +116,16 @@ def test_explorer(site, page):
     expected = (127.5*(x.permute(1, 2, 0) + 1)).expand(-1, -1, 3).numpy()
     assert abs(seen[-1] - expected).mean() < 1
 
+def test_side_by_side(site, page):
+    page.goto(f'{site[0]}/unrolling_infogan.html')
+    page.locator('[data-explorer] button').press('Enter')
+    page.wait_for_selector('[data-explorer] canvas')
+    assert page.locator('[data-explorer] figcaption').all_inner_texts() == ['K = 0', 'K = 5', 'K = 7', 'K = 10']
+    assert page.locator('[data-explorer] label').all_inner_texts() == ['thickness', 'slant']
+    page.wait_for_function('!document.querySelector("[data-explorer]").explorer.busy')
+    latents = page.evaluate('(e => e.shown.map(s => e.latent(s.model, s.values(), e.seed)))(document.querySelector("[data-explorer]").explorer)')
+    assert all(z[:62] == latents[0][:62] for z in latents)                                    # the same noise
+
 def test_without_javascript(site, browser):
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(f'{site[0]}/index.html')

@@ -133,9 +133,14 @@ def index():
     (title, text, _), *chapters = map(line, [NBS/'index.ipynb', *sorted(p for p in NBS.glob('*.ipynb') if p.stem != 'index')])
     return f'# {title}\n\n> {text}\n\n## Chapters\n\n' + ''.join(f'- [{t}]({get_config().doc_host}{get_config().doc_baseurl}/{page}): {what}\n' for t, what, page in chapters)
 
+def unhurried(text):
+    "The page with pictures fetched when they come into sight, but for the first."
+    first, img, rest = text.partition('<img ')
+    return first + img + rest.replace('<img ', '<img loading="lazy" ')
+
 def finish():
-    "The post-step: links, files, numbers, llms.txt, and themes without web fonts."
-    pages = {p.name: numbered(brought_in(explorers(p.read_text()))) for p in OUT.glob('*.html')}
+    "The post-step: links, files, numbers, pictures, llms.txt, and themes without web fonts."
+    pages = {p.name: unhurried(numbered(brought_in(explorers(p.read_text())))) for p in OUT.glob('*.html')}
     for name, text in linked(pages).items(): (OUT/name).write_text(text)
     (OUT/'llms.txt').write_text(index())
     for css in OUT.glob('site_libs/themes/*.css'): css.write_text(re.sub(r'@import url\([^)]*\);?', '', css.read_text()))

@@ -53,14 +53,16 @@ def plainly():
     except InputError as e: sys.exit(f'error: {e}')
     if FAILED: sys.exit(f'error: {len(FAILED)} runs failed, the first: {": ".join(map(str, next(iter(FAILED.items()))))}')
 
-def _short(v): return float(f'{v:.6g}') if isinstance(v, float) else v
+def short(v):
+    "A number as runs.json has it."
+    return float(f'{v:.6g}') if isinstance(v, float) else v
 
 def entry(run, root, more):
     "One object of runs.json."
     folder = run.folder(root)
     last = lambda name: json.loads((folder/name).read_text().splitlines()[-1])
     config, evaluation = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
-    metrics = {k: _short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
+    metrics = {k: short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
     return {**{k: getattr(run, k) for k in ('experiment', 'arm', 'k', 'seed', 'command')}, 'steps': config['steps'], 'metrics': metrics,
             'cpu_seconds': round(last('timings.jsonl')['cpu_seconds'], 1), 'versions': config['versions']}
 

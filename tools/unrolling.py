@@ -18,9 +18,10 @@ import torch
 
 from disentangle_nb.cli import parser, plan
 from disentangle_nb.data import load_data
-from disentangle_nb.explore import plot_curves, plot_traversals, save_figure
+from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway
+from disentangle_nb.infogan import Continuous
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
-from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, train
+from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, short, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -186,7 +187,7 @@ def ranked(entries, arm):
 
 def shown(runs, root, folder, samples=SAMPLES):
     """Keep each K's median run (of an even number, the better of the two in the middle), and the numbers of its best and worst; draw the figures.
-    A run that is to be kept and whose folder is gone is trained again."""
+    A run that is to be kept, and is not, and whose folder is gone, is trained again."""
     entries = recorded(runs[0].experiment, samples)
     by = {(r.arm, r.seed): r for r in runs}
     kept = {}
@@ -194,11 +195,19 @@ def shown(runs, root, folder, samples=SAMPLES):
         order = [by[arm, e['seed']] for e in ranked(entries, arm)]
         if not order: return print(f'no run of {arm} is finished: no figures')
         kept |= {f'k{order[0].k}': order[(len(order) - 1)//2], f'k{order[0].k}-best': order[0], f'k{order[0].k}-worst': order[-1]}
-    train(list(dict.fromkeys(kept.values())), root, 1)
+    new = {name: r for name, r in kept.items() if not stands(r, folder/name, entries)}
+    if new: train(list(dict.fromkeys(new.values())), root, 1)
     record(runs, root, samples)
-    for name, r in kept.items(): keep(r, root, folder/name, ('config.json', 'evaluation.json') if '-' in name else KEPT)
+    for name, r in new.items(): keep(r, root, folder/name, ('config.json', 'evaluation.json') if '-' in name else KEPT)
     write_curves([by[e['arm'], e['seed']] for e in entries if e['arm'] in UNROLLED], root, folder/'curves.csv')
     draw(folder)
+
+def stands(run, folder, entries):
+    "Whether the folder holds this run, by its seed and what was measured of it."
+    if not (folder/'evaluation.json').exists(): return False
+    config, found = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
+    told = next(e['metrics'] for e in entries if e['command'] == run.command)
+    return config['seed'] == run.seed and all(short(found[k]) == told[k] for k in ('category_error', 'frechet'))
 
 def table(folder):
     "The mission's table: for each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant."
@@ -220,7 +229,8 @@ def q_losses(folder):
     return fig
 
 def searched(root, folder):
-    "What K = 10 draws on MNIST in its search, and on fresh batches: the samples of four runs side by side."
+    "What K = 10 draws on MNIST in its search, and on fresh batches: the samples of four runs side by side. A picture that is there stays."
+    if (folder/'k10-search.png').exists(): return
     first, second = ({rate_of(r): r for r in each} for each in rounds('mnist', 'K=10'))
     runs = [first['1e-3', '3'], first['5e-4', '3'], second['5e-4', '3'], *pilot()]
     train(runs, root, 1)
@@ -249,10 +259,17 @@ def gradients(root, data='mnist', batches=5):
             found[f'K={k}' + ', fresh'*fresh] = {'angle': round(angle, 1), 'ratio': round(mean((a.norm()/b.norm()).item() for a, b in pairs), 2)}
     return found
 
+def moving(folder):
+    "The median K = 0 model's continuous codes at work: a row for each, a column for each category."
+    found, model = json.loads((folder/'k0'/'evaluation.json').read_text()), load(folder/'k0')
+    names = sorted((c.name for c in model.codes if isinstance(c, Continuous)), key=lambda name: name != found['slant_code'])
+    return sway(model, names, 16, match=found['category_match'])
+
 def draw(folder):
     save_figure(table(folder), folder/'traversals.png')
     save_figure(q_losses(folder), folder/'q_losses.png')
-    print(f'drawn: {folder}/traversals.png, q_losses.png', flush=True)
+    save_animation(moving(folder), folder/'moving.gif', 10)
+    print(f'drawn: {folder}/traversals.png, q_losses.png, moving.gif', flush=True)
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
