@@ -27,7 +27,9 @@ class InputError(ValueError):
     The message, one line, says what was wrong and what would be right."""
 
 # %% ../nbs/00_data.ipynb #65c9f576
-def first_line(e): return (str(e) or type(e).__name__).splitlines()[0]
+def first_line(e):
+    "The first line of an exception's message, or its type."
+    return (str(e) or type(e).__name__).splitlines()[0]
 
 # %% ../nbs/00_data.ipynb #a535b141
 @dataclass(frozen=True)

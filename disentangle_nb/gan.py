@@ -101,11 +101,14 @@ class GANConfig:
     beta1:float=.5               # Adam's decay of the mean gradient, of every player
     beta2:float=.999             # Adam's decay of the mean square
     decay:int=0                  # the step at which the learning rates reach 0, after falling evenly over the second half; 0 for rates that stay
+    pack:int=1                   # items that D judges together (PacGAN: Lin et al. 2018), in a model without Q
+    penalty:float=0.             # gamma, the weight of the gradient penalty on real items (R1: Mescheder et al. 2018)
 
     def __post_init__(self):
         self._want('shape', lambda v: len(v) in (1, 3) and all(type(n) is int and n > 0 for n in v), '(dimensions,) or (channels, height, width)')
         self._whole(0, 'unroll', 'decay')
-        self._whole(1, 'noise', 'width', 'd_width', 'd_steps')
+        self._whole(1, 'noise', 'width', 'd_width', 'd_steps', 'pack')
+        self._number(0, 'penalty')
         for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('d_steps', lambda v: v == 1 or not self.alternating, '1 with alternating: each is a control of its own')
@@ -142,11 +145,12 @@ class GAN(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator = generator(c.shape, self.latent_dim, c.width)
-            self.discriminator = Discriminator(c.shape, self.codes_dim, c.d_width, c.norm)
+            self.discriminator = Discriminator((c.pack*c.shape[0], *c.shape[1:]), self.codes_dim, c.d_width, c.norm)
             if len(c.shape) == 1: orthogonal_(self)
         self.lrs = {'G': c.lr*c.lr_ratio, 'D': c.lr}
         self._G, self._D_stateful = stateful(self.generator, group), stateful(self.discriminator, group)
-        self._D = stateless(self.discriminator, group)
+        D = stateless(self.discriminator, group)
+        self._D = lambda theta, x, *how: D(theta, self.packed(x), *how)
 
     latent_dim = property(lambda self: self.config.noise, doc='Dimension of what the generator is fed.')
     codes_dim = property(lambda self: 0, doc="Dimension of Q's output; a plain GAN has no Q.")
@@ -203,6 +207,23 @@ def generate(self:GAN, latent)->Tensor:
     self.generator.eval()
     return self.generator(self.encode(latent).to(next(self.generator.parameters()).device))
 
+# %% ../nbs/04_unrolled_gan.ipynb #1af223a0
+@patch
+def packed(self:GAN, x:Tensor)->Tensor:
+    """Items in packs, (B/pack, pack*C, ...), as D judges them (Lin et al. 2018). Raises `InputError` if the batch cannot be
+    split so."""
+    p = self.config.pack
+    if len(x) % p: raise InputError(f'a batch of {len(x)} cannot be judged in packs of {p}; choose a multiple for --batch-size')
+    return x.reshape(len(x)//p, p*x.shape[1], *x.shape[2:])
+
+# %% ../nbs/04_unrolled_gan.ipynb #5146b03d
+@patch
+def r1(self:GAN, theta, x:Tensor):
+    "`gamma/2 E|dD(x)/dx|^2` over real items, of D's logit (Mescheder et al. 2018, Eq. 9); 0 without a penalty."
+    if not self.config.penalty: return 0.
+    slope = torch.func.grad(lambda x: self._D(theta, x)[0].sum())(x)
+    return self.config.penalty/2*self.packed(slope).flatten(1).square().sum(1).mean()
+
 # %% ../nbs/04_unrolled_gan.ipynb #82e0f834
 @patch
 def loss_D(self:GAN,
@@ -212,7 +233,7 @@ def loss_D(self:GAN,
     latent:dict,    # what `fake` was generated from
 )->Tensor:          # ()
     "What D descends, and what is unrolled."
-    return discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0])
+    return discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0]) + self.r1(theta, x)
 
 # %% ../nbs/04_unrolled_gan.ipynb #c40378ef
 @patch
@@ -313,7 +334,7 @@ def step(self:GAN,
     last = self.extra(D, first, inputs[1:c.d_steps])
 
     norms = {'d_grad': grad_norm(D['opt'], first.state, c.beta1), **{f'{k.lower()}_grad': grad_norm(state[k]['opt'], opt, c.beta1) for k, (_, opt) in moved.items()}}
-    with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], reals[0])[1] if D['buffers'] else {}
+    with torch.no_grad(): D_buffers = self._D_stateful(D['params'], D['buffers'], self.packed(reals[0]))[1] if D['buffers'] else {}
     new = {k: {'params': params, 'buffers': buffers[0][k], 'opt': opt} for k, (params, opt) in moved.items()}
     losses = {'d_loss': first.loss, **{k: v.detach() for k, v in parts.items()}}
     return ({**new, 'D': {'params': last.params, 'buffers': D_buffers, 'opt': last.state}},

@@ -113,6 +113,7 @@ class InfoGANConfig(GANConfig):
         self._whole(0, 'conts')
         self._want('cats', lambda v: len(v) + self.conts > 0, 'at least one code, if there are no continuous ones')
         self._number(0, 'info', 'cont_weight')
+        self._want('pack', lambda v: v == 1, '1: Q reads one image at a time')
         self._number(1e-6, 'sigma')
 
 # %% ../nbs/05_infogan.ipynb #78b53403
@@ -166,7 +167,7 @@ def information(self:InfoGAN, q, latent)->tuple:
 def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
     "`L_D + lambda L_I`, which D and Q descend."
     (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake, self.config.stop_q)
-    return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0]
+    return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0] + self.r1(theta, x)
 
 # %% ../nbs/05_infogan.ipynb #8eff6db2
 @patch

@@ -85,7 +85,9 @@ def flush(path):
     finally: os.close(fd)
 
 # %% ../nbs/03_training.ipynb #cba277ec
-def write_json(path, value): write_whole(path, lambda p: p.write_text(json.dumps(value, indent=1) + '\n'))
+def write_json(path, value):
+    "A value as a JSON file, whole or not at all."
+    write_whole(path, lambda p: p.write_text(json.dumps(value, indent=1) + '\n'))
 
 # %% ../nbs/03_training.ipynb #a6db6185
 def checksum(
@@ -258,6 +260,7 @@ def _check_same(where, old, new):
                              'resume with the same, or choose another folder')
 
 def versions():
+    "What a run was made with: Python, PyTorch, this package."
     return {'python': platform.python_version(), 'torch': torch.__version__, 'disentangle_nb': __version__}
 
 # %% ../nbs/03_training.ipynb #566d0eb9

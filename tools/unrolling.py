@@ -1,11 +1,11 @@
 """Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
-    python tools/unrolling.py search|test|shown|limits|cost|gradient --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
+    python tools/unrolling.py search|test|shown|limits|norms|cost|gradient --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
 
 `search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there;
-`shown --data mnist` keeps the median models and draws the figures; `limits` (MNIST) trains K = 0 with one setting changed at a time; `cost` measures a step of
-every arm, in turns; `gradient` holds G's gradient through K steps against the look-ahead's. Numbers of runs go to samples/runs.json, those of the last
-two to samples/unrolled_infogan/.
+`shown --data mnist` keeps the median models and draws the figures; `limits` (MNIST) trains K = 0 with one setting changed at a time, `norms` K = 0
+and K = 10 with other normalisations of D; `cost` measures a step of every arm, in turns; `gradient` holds G's gradient through K steps against the
+look-ahead's. Numbers of runs go to samples/runs.json, those of the last two to samples/unrolled_infogan/.
 """
 import argparse, csv, io, json, shlex, sys, time
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ import torch
 
 from disentangle_nb.cli import parser, plan
 from disentangle_nb.data import load_data
-from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway
+from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway, tile
 from disentangle_nb.infogan import Continuous
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
 from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, short, train
@@ -131,6 +131,12 @@ def discarded():
 def pilot():
     "K = 10 on fresh batches, as K = 10 in the second round of its search: what made two arms of it."
     return [replace(run('mnist', 'fresh, K=10', ('5e-4', '3'), 100, 2000), experiment='unrolling-mnist-pilot')]
+
+def norms_runs():
+    "K = 0 and K = 10 with other normalisations of D than batch norm, as in the first round of their search."
+    s = SETTINGS['mnist']
+    return [Run('unrolling-mnist-norms', f'K={k}, {norm}', k, 100, overridden(f'{s.options} --lr 5e-4 --lr-ratio 3 --steps {s.search_steps}', f'--norm {norm}'),
+                (.05 if k == 0 else .43)*s.search_steps, f'k{k}-{norm}') for k in (0, 10) for norm in ('none', 'group', 'spectral')]
 
 def cost(data, rounds=7):
     "CPU milliseconds of a step of every arm: the median over rounds in which they take turns, on one thread, after one step to warm up."
@@ -265,6 +271,17 @@ def moving(folder):
     names = sorted((c.name for c in model.codes if isinstance(c, Continuous)), key=lambda name: name != found['slant_code'])
     return sway(model, names, 16, match=found['category_match'])
 
+def social(folder):
+    "The picture that stands for the site where it is linked, 1200x630: a moment of `moving`, and the name."
+    x = moving(folder)[[0, 5, 10, 15]]
+    fig = plt.figure(figsize=(12, 6.3), facecolor='black')
+    ax = fig.add_axes((.04, .06, .92, .6))
+    ax.imshow(tile(x[:, :10].flatten(0, 1), 10, 0), interpolation='nearest')
+    ax.axis('off')
+    fig.text(.04, .84, 'disentangle_nb', color='white', size=52, weight='bold', va='center')
+    fig.text(.04, .72, 'Unrolled GANs, InfoGAN and VAEInfoGAN, derived and tested in notebooks', color='white', size=21, va='center')
+    return fig
+
 def draw(folder):
     save_figure(table(folder), folder/'traversals.png')
     save_figure(q_losses(folder), folder/'q_losses.png')
@@ -280,7 +297,7 @@ def everything(root, jobs, dry):
         if not dry: write_cost(data)
         if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
-    for runs in (limits_runs(), discarded(), pilot()):
+    for runs in (limits_runs(), norms_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
         if not dry: record(runs, root)
 
@@ -293,7 +310,7 @@ def quick(root, jobs, steps=200, seeds=2):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'cost', 'gradient'))
+    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'norms', 'cost', 'gradient'))
     p.add_argument('--data', choices=DATA, default='digits')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
@@ -304,7 +321,10 @@ if __name__ == '__main__':
     with plainly():
         if o.what == 'cost': sys.exit(write_cost(o.data))
         if o.what == 'gradient': sys.exit(write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(o.runs)))
-        runs = {'search': search_runs, 'limits': lambda *_: limits_runs()}.get(o.what, test_runs)
+        runs = {'search': search_runs, 'limits': lambda *_: limits_runs(), 'norms': lambda *_: norms_runs()}.get(o.what, test_runs)
         if o.what != 'shown': train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
         if not o.dry: record(runs(o.data), o.runs)
-        if o.what == 'shown': shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan'); searched(o.runs, SAMPLES/'unrolled_infogan')
+        if o.what == 'shown':
+            shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan')
+            searched(o.runs, SAMPLES/'unrolled_infogan')
+            social(SAMPLES/'unrolled_infogan').savefig(ROOT/'nbs'/'social.png', dpi=100)
