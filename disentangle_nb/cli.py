@@ -557,10 +557,10 @@ def _target(path, suffix='.png', option='--out'):
 def measured_controls(
     model,
     found:dict,      # of `evaluate`, or empty
-    least:float=.2,  # rank correlation that earns a code the name
+    alone:bool=True, # if not, other models' controls must mean the same, however weakly
 )->tuple:            # controls for `explorer_data`; a sentence on them
     """The model's codes as a page should offer them: categories in the order of their classes, the codes that go best with measured thickness
-    and slant named so, with more of it to the right; others under their own names."""
+    and slant named so (alone: if their rank correlation is .2 or more), with more of it to the right; others under their own names."""
     left, controls, said = own_controls(model), {}, []
     match = found.get('category_match', ())
     if match and sorted(match) == list(range(len(match))):
@@ -569,10 +569,10 @@ def measured_controls(
         del left[name]
     for what, measure in (('thickness', thickness), ('slant', slant)):
         name, rho = found.get(f'{what}_code'), found.get(f'{what}_rho', 0)
-        if name in left and rho >= least:
+        if name in left and (rho >= .2 or not alone):
             latent = model.sample_latent(500, torch.Generator().manual_seed(0))
             low, high = (measure(model.generate({**latent, name: torch.full((500,), v)})).mean() for v in (-1., 1.))
-            controls[what] = name, 1. if high > low else -1.
+            controls[what if alone else f'nearest to {what}'] = name, 1. if high > low else -1.
             said.append(f'{what} goes with {name} (rank correlation {rho:.2f})')
             del left[name]
     return {**controls, **left}, ', '.join(said) + '.'*bool(said)
@@ -640,7 +640,7 @@ def _explore(run, out):
         name = folder.name if folder.name not in models else str(folder)
         models[name] = load(folder)
         found = json.loads((folder/'evaluation.json').read_text()) if (folder/'evaluation.json').is_file() else {}
-        controls[name], note = measured_controls(models[name], found, .2 if len(run) == 1 else 0)        # side by side, controls must mean the same
+        controls[name], note = measured_controls(models[name], found, len(run) == 1)
         notes.append(f'{name}: {note}' if len(run) > 1 and note else note)
     try: data = explorer_data(models, controls, {'class': range(10)})
     except ValueError:

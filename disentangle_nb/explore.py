@@ -252,17 +252,20 @@ def plot_curves(
     name:str,        # the metric
     window:int=10,   # of the running mean, in rows of the log
     ax=None,
+    log:bool=False,  # a logarithmic axis, and geometric means
 ):                   # the axes
-    "A metric against the step: every seed raw, the mean over seeds of the running means, and its 95 % interval."
+    "A metric against the step: every seed raw, the mean over seeds of the running means, and, of five or more, its 95 % interval."
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
     for i, (arm, runs) in enumerate(logs.items()):
         at, raw = [r['step'] for r in runs[0]], np.array([[r[name] for r in run] for run in runs])
         even = np.stack([smooth(y, window) for y in raw])
-        mean, half = even.mean(0), mean_interval(even)
+        if log: even = np.log(even)
+        mean, half, back = even.mean(0), mean_interval(even), np.exp if log else np.asarray
         ax.plot(at, raw.T, color=f'C{i}', alpha=.08, lw=.5, rasterized=True)
-        ax.fill_between(at, mean - half, mean + half, color=f'C{i}', alpha=.25, lw=0)
-        ax.plot(at, mean, color=f'C{i}', label=arm)
+        if len(runs) >= 5: ax.fill_between(at, back(mean - half), back(mean + half), color=f'C{i}', alpha=.25, lw=0)
+        ax.plot(at, back(mean), color=f'C{i}', label=arm)
     ax.set(xlabel='step', ylabel=name.replace('_', ' '))
+    if log: ax.set_yscale('log')
     ax.legend()
     return ax
 

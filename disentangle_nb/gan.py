@@ -113,6 +113,7 @@ class GANConfig:
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('d_steps', lambda v: v == 1 or not self.alternating, '1 with alternating: each is a control of its own')
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
+        self._want('penalty', lambda v: not v or self.norm != 'batch', '0 with batch norm, under which no item has a slope of its own')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
 
     def _whole(self, least, *names):

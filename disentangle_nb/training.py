@@ -14,6 +14,7 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
 import copy, gc, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 
 import safetensors
@@ -251,9 +252,15 @@ def _known(old, new):
     if not (isinstance(old, dict) and isinstance(new, dict)): return old
     return {**{k: v for k, v in new.items() if not v}, **{k: _known(v, new.get(k)) for k, v in old.items()}}
 
+def _defaults(name):
+    "The settings that a model has unless told otherwise, as JSON has them; none, if the name is not a model's."
+    if not isinstance(name, str) or name not in MODELS: return {}
+    return json.loads(json.dumps({f.name: f.default for f in fields(model_class(name).Config)}))
+
 def _check_same(where, old, new):
     "Raise `InputError` naming the first difference between two configurations."
     old = _known(old, new)
+    if isinstance(old.get('config'), dict): old['config'] = {**_defaults(old.get('model')), **old['config']}
     for k in sorted((old.keys() | new.keys()) - _free):
         if old.get(k) != new.get(k):
             raise InputError(f'{where} was started with {_difference(k, old.get(k), new.get(k))}; '

@@ -1,6 +1,7 @@
 "The docs site in a real browser: it is whole, asks nothing of anybody else, and its explorer makes PyTorch's pictures."
 import functools
 import http.server
+import json
 import os
 import shutil
 import subprocess
@@ -84,13 +85,17 @@ def test_search(site, page):
     page.wait_for_selector('.smalldocs-search-results a')
     assert any('unroll.html' in a.get_attribute('href') for a in page.locator('.smalldocs-search-results a').all())
 
-def pixels(page, i=0):
+def pixels(page, i=0, model=0):
     "Of a canvas in the explorer, (H, W, 3), once it is drawn."
     page.wait_for_function('!document.querySelector("[data-explorer]").explorer.busy')
-    read = '''i => { const c = document.querySelector("[data-explorer]").explorer.shown[0].canvases[i];
+    read = '''([m, i]) => { const c = document.querySelector("[data-explorer]").explorer.shown[m].canvases[i];
         return [c.height, c.width, Array.from(c.getContext("2d").getImageData(0, 0, c.width, c.height).data)] }'''
-    h, w, data = page.evaluate(read, i)
+    h, w, data = page.evaluate(read, [model, i])
     return np.array(data).reshape(h, w, 4)[..., :3]
+
+def drawn(page, model=0, i=0):
+    "The latent that a canvas shows."
+    return page.evaluate('([m, i]) => document.querySelector("[data-explorer]").explorer.shown[m].drawn[i]', [model, i])
 
 def test_explorer(site, page):
     page.goto(f'{site[0]}/index.html')
@@ -108,9 +113,9 @@ def test_explorer(site, page):
     page.get_by_role('button', name='new noise').press('Enter')
     seen.append(pixels(page))
     assert all(abs(a - b).mean() > 1 for a, b in zip(seen, seen[1:]))
-    latent = page.evaluate('''() => { const e = document.querySelector("[data-explorer]").explorer, {model, values} = e.shown[0];
-        return e.latent(model, values(), e.seed) }''')
-    assert latent[-2] == pytest.approx(.6) and latent[-12:-2].count(1) == 1                # thirty steps of the slider, and a category
+    latent, match = drawn(page), json.loads((ROOT/'samples'/'digits'/'k5-s0'/'evaluation.json').read_text())['category_match']
+    assert latent[-2] == pytest.approx(.6)                                                     # thirty steps of the slider
+    assert latent[-12:-2] == [float(match[i] == 7) for i in range(10)]                         # the category of sevens
     model = load(ROOT/'samples'/'digits'/'k5-s0')
     with torch.no_grad(): x = model.generator(torch.tensor([latent]))[0]
     expected = (127.5*(x.permute(1, 2, 0) + 1)).expand(-1, -1, 3).numpy()
@@ -121,10 +126,14 @@ def test_side_by_side(site, page):
     page.locator('[data-explorer] button').press('Enter')
     page.wait_for_selector('[data-explorer] canvas')
     assert page.locator('[data-explorer] figcaption').all_inner_texts() == ['K = 0', 'K = 5', 'K = 7', 'K = 10']
-    assert page.locator('[data-explorer] label').all_inner_texts() == ['thickness', 'slant']
-    page.wait_for_function('!document.querySelector("[data-explorer]").explorer.busy')
-    latents = page.evaluate('(e => e.shown.map(s => e.latent(s.model, s.values(), e.seed)))(document.querySelector("[data-explorer]").explorer)')
-    assert all(z[:62] == latents[0][:62] for z in latents)                                    # the same noise
+    assert page.locator('[data-explorer] label').all_inner_texts() == ['nearest to thickness', 'nearest to slant']
+    before = [pixels(page, 0, m) for m in range(4)]
+    first, second = ([drawn(page, m, i) for m in range(4)] for i in (0, 1))
+    assert all(z[:62] == first[0][:62] for z in first) and all(z[:62] == second[0][:62] for z in second)     # the same noise
+    assert first[0][:62] != second[0][:62]
+    page.locator('[data-explorer] input').first.focus()
+    for _ in range(40): page.keyboard.press('ArrowLeft')
+    assert all(abs(a - pixels(page, 0, m)).mean() > .5 for m, a in enumerate(before))
 
 def test_without_javascript(site, browser):
     page = browser.new_context(java_script_enabled=False).new_page()

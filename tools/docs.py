@@ -98,7 +98,7 @@ def explorers(text):
         told = [json.loads((f/'evaluation.json').read_text()) for f in folders]
         names = [f"K = {read_config(f)['config']['unroll']}" for f in folders]
         models = dict(zip(names, map(load, folders)))
-        controls = {n: measured_controls(model, found, .2 if len(told) == 1 else 0)[0] for (n, model), found in zip(models.items(), told)}
+        controls = {n: measured_controls(model, found, len(told) == 1)[0] for (n, model), found in zip(models.items(), told)}
         place, (parent, *_) = f'explorer-{len(places)}-{folders[0].name}', folders
         places.append(place)
         script = OUT/'explorers'/f'{parent.parent.name}-{"-".join(f.name for f in folders)}.js'

@@ -94,11 +94,14 @@ def best(candidates, score, samples=SAMPLES):
     return max(candidates, key=lambda c: mean(found[r.arm, r.command] for r in candidates[c]))
 
 def keep(run, root, target, files=KEPT):
-    "The run's folder among the samples, without what only training needs; weights in half precision."
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for file in [run.folder(root)/n for n in files] + sorted(run.folder(root).glob('*.png')): shutil.copy(file, target)
-    if (weights := target/'model.safetensors').exists():
+    "The run's folder among the samples, without what only training needs; weights in half precision. What was there before stays until all is copied."
+    new = Path(target).with_name(f'.{Path(target).name}.new')
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for file in [run.folder(root)/n for n in files] + sorted(run.folder(root).glob('*.png')): shutil.copy(file, new)
+    if (weights := new/'model.safetensors').exists():
         tensors, meta = load_tensors(weights)
         del meta['sha256']
         save_tensors(weights, {k: t.half() if t.is_floating_point() else t for k, t in tensors.items()}, **meta)
+    shutil.rmtree(target, ignore_errors=True)
+    new.rename(target)

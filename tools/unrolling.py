@@ -1,11 +1,11 @@
 """Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
-    python tools/unrolling.py search|test|shown|limits|norms|cost|gradient --data digits|mnist [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
+    python tools/unrolling.py search|test --data digits|mnist [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/unrolling.py limits|why [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/unrolling.py shown|gradient [--runs runs]
+    python tools/unrolling.py cost --data digits|mnist
 
-`search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there;
-`shown --data mnist` keeps the median models and draws the figures; `limits` (MNIST) trains K = 0 with one setting changed at a time, `norms` K = 0
-and K = 10 with other normalisations of D; `cost` measures a step of every arm, in turns; `gradient` holds G's gradient through K steps against the
-look-ahead's. Numbers of runs go to samples/runs.json, those of the last two to samples/unrolled_infogan/.
+Numbers of runs go to samples/runs.json, models, figures and other numbers to samples/unrolled_infogan/; `--help` says what each does.
 """
 import argparse, csv, io, json, shlex, sys, time
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ import torch
 from disentangle_nb.cli import parser, plan
 from disentangle_nb.data import load_data
 from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway, tile
+from disentangle_nb.gan import discriminator_loss
 from disentangle_nb.infogan import Continuous
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
 from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, short, train
@@ -47,6 +48,9 @@ ARMS = {
        for name, option in (('saddle', '--loss saddle'), ('alternating', '--alternating'), ('stop-q', '--stop-q')) for k in (0, 10)},
     'fresh, K=5': Arm('--fresh', 5, (0, 320), (0, 3), 'K=5'),
     'fresh, K=10': Arm('--fresh', 10, (140, 620), (5, 3), 'K=10'),
+    'look-ahead 10, codes x3': Arm('--lookahead --cont-weight .3', 10, (48, 0), (5, 0), 'look-ahead 10'),
+    'extra-D 10, codes x10': Arm('--d-steps 10 --cont-weight 1', 0, (53, 0), (5, 0), 'extra-D 10'),
+    **{f'no norm, K={k}': Arm('--norm none', k, (0, 42 if k == 0 else 360), (0, 3), 'K=10') for k in (0, 10)},
 }
 UNROLLED = ('K=0', 'K=5', 'K=7', 'K=10')       # the mission's table
 
@@ -105,7 +109,7 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
 
 LIMITS = {        # options, CPU seconds
     'as it is': ('', 190), 'three times the steps': ('--steps 12000', 550), 'narrower D': ('--d-width 8', 150), 'wider D': ('--d-width 32', 330),
-    'wider G': ('--width 64', 330), 'codes weigh three times as much': ('--info 3 --cont-weight .17', 190), 'codes weigh a third': ('--info .3', 190),
+    'wider G': ('--width 64', 330), 'the category weighs three times as much': ('--info 3 --cont-weight .17', 190), 'all codes weigh a third': ('--info .3', 190),
     'continuous codes weigh 0.1': ('--cont-weight .1', 190), 'group norm in D': ('--norm group', 220), 'spectral norm in D': ('--norm spectral', 220),
     '16 noise variables': ('--noise 16', 190), 'twice the batch': ('--batch-size 128', 350),
     "the InfoGAN paper's networks and rates": ('--width 64 --d-width 64 --batch-size 128 --lr 2e-4 --lr-ratio 5', 1900),
@@ -117,7 +121,7 @@ def overridden(options, more):
     return ' '.join(f'{k} {v}' for k, v in dict(zip(words[::2], words[1::2])).items())
 
 def limits_runs():
-    "What might keep the category error of K = 0 on MNIST up: one setting changed at a time."
+    "What might keep the category error of K = 0 on MNIST up: one thing changed at a time."
     s = SETTINGS['mnist']
     usual = f'{s.options} --lr 1e-3 --lr-ratio 3 --steps {s.steps}'
     return [Run('unrolling-mnist-limits', name, 0, seed, overridden(usual, more), seconds, f'{name.replace(" ", "-").replace(chr(39), "").lower()}-s{seed}')
@@ -132,11 +136,13 @@ def pilot():
     "K = 10 on fresh batches, as K = 10 in the second round of its search: what made two arms of it."
     return [replace(run('mnist', 'fresh, K=10', ('5e-4', '3'), 100, 2000), experiment='unrolling-mnist-pilot')]
 
-def norms_runs():
-    "K = 0 and K = 10 with other normalisations of D than batch norm, as in the first round of their search."
+WHY = {'no norm': '--norm none', 'group norm': '--norm group', 'spectral norm': '--norm spectral', 'codes weigh a fifth': '--info .2'}
+
+def why_runs():
+    "What makes K = 10 fail on MNIST: the first round of its search with one thing changed in D or in the loss, and K = 0 beside it."
     s = SETTINGS['mnist']
-    return [Run('unrolling-mnist-norms', f'K={k}, {norm}', k, 100, overridden(f'{s.options} --lr 5e-4 --lr-ratio 3 --steps {s.search_steps}', f'--norm {norm}'),
-                (.05 if k == 0 else .43)*s.search_steps, f'k{k}-{norm}') for k in (0, 10) for norm in ('none', 'group', 'spectral')]
+    return [Run('unrolling-mnist-why', f'K={k}, {name}', k, 100, overridden(f'{s.options} --lr 5e-4 --lr-ratio 3 --steps {s.search_steps}', more),
+                (.05 if k == 0 else .43)*s.search_steps, f'k{k}-{name.replace(" ", "-")}') for k in (0, 10) for name, more in WHY.items()]
 
 def cost(data, rounds=7):
     "CPU milliseconds of a step of every arm: the median over rounds in which they take turns, on one thread, after one step to warm up."
@@ -216,21 +222,24 @@ def stands(run, folder, entries):
     return config['seed'] == run.seed and all(short(found[k]) == told[k] for k in ('category_error', 'frechet'))
 
 def table(folder):
-    "The mission's table: for each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant."
-    models, classes = {}, tuple(map(str, range(10)))
+    """The mission's table: for each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant, each with
+    its rank correlation."""
+    models, classes, measured, titles = {}, tuple(map(str, range(10))), ('thickness', 'slant'), []
     for arm in UNROLLED:
         path = folder/f'k{ARMS[arm].k}'
         found, seed = json.loads((path/'evaluation.json').read_text()), json.loads((path/'config.json').read_text())['seed']
-        models[f'{arm}, seed {seed}'] = load(path), [found[f'{m}_code'] for m in ('thickness', 'slant')], found['category_match']
-    return plot_traversals(models, ('thickness', 'slant'), classes=classes)
+        models[arm] = load(path), [found[f'{m}_code'] for m in measured], found['category_match']
+        titles += [f'{arm}, seed {seed}: {m} ({found[f"{m}_code"]}, {found[f"{m}_rho"]:.2f})' for m in measured]
+    fig = plot_traversals(models, measured, classes=classes)
+    for ax, title in zip(fig.axes, titles): ax.set_title(title, fontsize=10)
+    return fig
 
 def q_losses(folder):
     "Q's losses against the step."
     fig, axs = plt.subplots(1, 2, figsize=(12, 4))
     for ax, name, what in zip(axs, ('q_cont', 'q_cat'), ('continuous codes', 'categorical code')):
-        plot_curves(read_curves(folder/'curves.csv'), name, ax=ax)
+        plot_curves(read_curves(folder/'curves.csv'), name, ax=ax, log=name == 'q_cat')
         ax.set(title=what, ylabel='-log Q(c|x), nats')
-    axs[1].set_yscale('log')
     fig.tight_layout()
     return fig
 
@@ -243,27 +252,43 @@ def searched(root, folder):
     pictures = [plt.imread(r.folder(root)/'samples.png') for r in runs]
     plt.imsave(folder/'k10-search.png', np.concatenate(pictures, 1))
 
-def gradients(root, data='mnist', batches=5):
-    """G's whole gradient through K steps beside the look-ahead's, without the part through the steps: the angle between them, degrees, and the ratio of
-    their norms; means over batches, at the state of K = 10 after 2,000 steps of its search, the steps on one batch or each on a fresh one."""
-    found, r = {}, rounds(data, 'K=10')[-1][0]
-    train([r], root, 1)
-    told = read_config(r.folder(root))
+MEASURED = (('K=0', 3), ('look-ahead 10', 2), ('K=10', 2), ('no norm, K=10', 0))      # whose last states `gradients` measures
+
+def opened(run, root, **change):
+    "A run's model with settings changed, its last state, and its training data."
+    told = read_config(run.folder(root))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told['config'].items()}
-    real = load_data(data)
-    def one(seed, **change):
-        net = model_class(told['model'])(model_class(told['model']).Config(**{**fields, **change}), 0)
-        state, _ = load_checkpoint(r.folder(root), net.init(), torch.Generator())
-        x = real.batch(told['batch_size']*net.batches, torch.Generator().manual_seed(seed))
-        new = net.step(state, x, torch.Generator().manual_seed(seed))[0]['G']['opt']
-        return torch.cat([(new[n]['exp_avg'] - net.config.beta1*s['exp_avg']).flatten() for n, s in state['G']['opt'].items()]).double()
+    net = model_class(told['model'])(model_class(told['model']).Config(**{**fields, **change}), 0)
+    return net, load_checkpoint(run.folder(root), net.init(), torch.Generator())[0], told['batch_size']
+
+def looked(net, state, x, x_new, rng):
+    """At a state, on the batch x: the part of G's gradient that is adversarial, through D's K steps and with these cut off, and the information part; and D's loss
+    before and after the steps, on their batch and on another one."""
+    theta = {'G': {n: p.detach().requires_grad_() for n, p in state['G']['params'].items()}}
+    fake, latent, *_ = net.draw(x, state, theta, rng)
+    fake_new = net.draw(x_new, state, theta, rng)[0].detach()
+    def gradient(loss): return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(theta['G'].values()), retain_graph=True)]).double()
+    def ahead(fake):
+        now, then, _ = net.ahead(state['D'], [(x, fake, *latent.values())], list(latent))
+        return ({**state['D']['buffers'], **t} for t in (now, then))
+    now, then = ahead(fake)
+    cut = {k: v.detach() for k, v in list(ahead(fake.detach()))[1].items()}
+    true, look, information = (gradient(l) for l in (net.adversarial(then, x, net._D(then, fake)[0]), net.adversarial(cut, x, net._D(cut, fake)[0]), net.information(net._D(now, fake)[1], latent)[0]))
+    with torch.no_grad(): loss = [discriminator_loss(net._D(t, r)[0], net._D(t, f)[0]).item() for t in (now, then) for r, f in ((x, fake), (x_new, fake_new))]
+    return {'angle': torch.rad2deg(torch.acos(torch.cosine_similarity(true, look, 0))).item(), 'adversarial': true.norm().item(), 'look-ahead': look.norm().item(),
+            'information': information.norm().item(), **dict(zip(('before, own', 'before, other', 'after, own', 'after, other'), loss))}
+
+def gradients(root, batches=20):
+    "`looked` at the last states of some of the test's MNIST runs, for K = 1, 5, 10: means over batches, a row for each run and K."
+    by, real, rows = {(r.arm, r.seed): r for r in test_runs('mnist')}, load_data('mnist'), []
+    train([by[m] for m in MEASURED], root, 1)
     torch.set_num_threads(1)
-    for k in (1, 5, 10):
-        for fresh in (False, True):
-            pairs = [(one(s, unroll=k, fresh=fresh), one(s, unroll=k, fresh=fresh, lookahead=True)) for s in range(batches)]
-            angle = mean(torch.rad2deg(torch.acos(torch.cosine_similarity(a, b, 0))).item() for a, b in pairs)
-            found[f'K={k}' + ', fresh'*fresh] = {'angle': round(angle, 1), 'ratio': round(mean((a.norm()/b.norm()).item() for a, b in pairs), 2)}
-    return found
+    for m in MEASURED:
+        for k in (1, 5, 10):
+            net, state, size = opened(by[m], root, unroll=k, lookahead=False)
+            found = [looked(net, state, *real.batch(2*size, rng := torch.Generator().manual_seed(s)).chunk(2), rng) for s in range(batches)]
+            rows.append({'arm': m[0], 'seed': m[1], 'k': k, **{key: round(mean(f[key] for f in found), 3) for key in found[0]}})
+    return rows
 
 def moving(folder):
     "The median K = 0 model's continuous codes at work: a row for each, a column for each category."
@@ -297,7 +322,7 @@ def everything(root, jobs, dry):
         if not dry: write_cost(data)
         if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
-    for runs in (limits_runs(), norms_runs(), discarded(), pilot()):
+    for runs in (limits_runs(), why_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
         if not dry: record(runs, root)
 
@@ -308,23 +333,40 @@ def quick(root, jobs, steps=200, seeds=2):
     record(runs, root, root/'samples')
     shown(runs, root, root/'samples'/'unrolled_infogan', root/'samples')
 
-if __name__ == '__main__':
+def options():
+    "The command line: every verb has the options that apply to it."
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test', 'shown', 'limits', 'norms', 'cost', 'gradient'))
-    p.add_argument('--data', choices=DATA, default='digits')
-    p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
-    p.add_argument('--jobs', type=int, default=1)
-    p.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
-    p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
-    p.add_argument('--dry', action='store_true')
-    o = p.parse_args()
+    verbs = p.add_subparsers(dest='what', required=True)
+    def verb(name, help, *wanted):
+        v = verbs.add_parser(name, help=help)
+        if 'data' in wanted: v.add_argument('--data', choices=DATA, default='digits')
+        if 'arms' in wanted: v.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
+        if 'runs' in wanted: v.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
+        if 'train' in wanted:
+            v.add_argument('--jobs', type=int, default=1)
+            v.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
+            v.add_argument('--dry', action='store_true', help='only say what is left to do')
+    verb('search', 'train every arm with each pair of learning rates, on seeds kept for that', 'data', 'arms', 'runs', 'train')
+    verb('test', 'train the arms with the rates chosen there', 'data', 'arms', 'runs', 'train')
+    verb('limits', 'on MNIST, K = 0 with one thing changed at a time', 'runs', 'train')
+    verb('why', 'on MNIST, K = 10 with one thing changed, and K = 0 beside it', 'runs', 'train')
+    verb('shown', 'on MNIST, keep the median models and draw the figures', 'runs')
+    verb('cost', 'measure a step of every arm, in turns', 'data')
+    verb('gradient', "on MNIST, hold G's gradient through K steps against the look-ahead's", 'runs')
+    return p.parse_args()
+
+if __name__ == '__main__':
+    o = options()
+    folder = SAMPLES/'unrolled_infogan'
     with plainly():
-        if o.what == 'cost': sys.exit(write_cost(o.data))
-        if o.what == 'gradient': sys.exit(write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(o.runs)))
-        runs = {'search': search_runs, 'limits': lambda *_: limits_runs(), 'norms': lambda *_: norms_runs()}.get(o.what, test_runs)
-        if o.what != 'shown': train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
-        if not o.dry: record(runs(o.data), o.runs)
-        if o.what == 'shown':
-            shown(runs(o.data), o.runs, SAMPLES/'unrolled_infogan')
-            searched(o.runs, SAMPLES/'unrolled_infogan')
-            social(SAMPLES/'unrolled_infogan').savefig(ROOT/'nbs'/'social.png', dpi=100)
+        if o.what == 'cost': write_cost(o.data)
+        elif o.what == 'gradient': write_json(folder/'gradient.json', gradients(o.runs))
+        elif o.what == 'shown':
+            shown(test_runs('mnist'), o.runs, folder)
+            searched(o.runs, folder)
+            social(folder).savefig(ROOT/'nbs'/'social.png', dpi=100)
+        else:
+            runs = {'search': lambda: search_runs(o.data, o.arms), 'test': lambda: test_runs(o.data, o.arms), 'limits': limits_runs, 'why': why_runs}[o.what]()
+            if not runs: sys.exit('error: there is nothing to train: these arms have no search of their own, none on these data, or one that is not complete')
+            train(runs, o.runs, o.jobs, o.dry, o.missing)
+            if not o.dry: record(runs, o.runs)

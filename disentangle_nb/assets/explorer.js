@@ -124,23 +124,27 @@ const explorer = (() => {
             rest.setAttribute('aria-hidden', true);
             views.append(element('figure', {}, element('figcaption', {textContent: label}), canvases[0], rest));
             const values = () => Object.fromEntries(moves.map(([name, how], k) => [name, Array.isArray(how) ? how[at[k]] : how*at[k]]));
-            return {model, canvases, values};
+            return {model, canvases, values, drawn: []};
         });
 
         function draw() {           // at once what is large, then the others, as long as nothing is moved
-            const make = (i, {model, canvases, values}) => () => paint(canvases[i], model, generate(model, latent(model, values(), seed + i)));
+            const make = (i, {model, canvases, drawn, values}) => () => {
+                drawn[i] = latent(model, values(), seed + i);
+                paint(canvases[i], model, generate(model, drawn[i]));
+            };
             const idle = !jobs.length;
             jobs = Array.from({length: 1 + others}, (_, i) => shown.map(s => make(i, s))).flat();
             if (idle) requestAnimationFrame(work);
         }
         function work() {
             const until = performance.now() + 25;
-            do jobs.shift()(); while (jobs.length && performance.now() < until);
+            try { do jobs.shift()(); while (jobs.length && performance.now() < until); }
+            catch (e) { jobs = []; throw e; }
             if (jobs.length) requestAnimationFrame(work);
         }
         root.replaceChildren(controls, views);
         draw();
-        return root.explorer = {shown, latent, get seed() { return seed; }, get busy() { return jobs.length > 0; }};
+        return root.explorer = {shown, get busy() { return jobs.length > 0; }};
     }
 
     return {generate, latent, mount};
