@@ -214,16 +214,20 @@ def packed(self:GAN, x:Tensor)->Tensor:
     """Items in packs, (B/pack, pack*C, ...), as D judges them (Lin et al. 2018). Raises `InputError` if the batch cannot be
     split so."""
     p = self.config.pack
+    if p == 1: return x
     if len(x) % p: raise InputError(f'a batch of {len(x)} cannot be judged in packs of {p}; choose a multiple for --batch-size')
     return x.reshape(len(x)//p, p*x.shape[1], *x.shape[2:])
 
 # %% ../nbs/04_unrolled_gan.ipynb #5146b03d
 @patch
-def r1(self:GAN, theta, x:Tensor):
-    "`gamma/2 E|dD(x)/dx|^2` over real items, of D's logit (Mescheder et al. 2018, Eq. 9); 0 without a penalty."
-    if not self.config.penalty: return 0.
+def penalised(self:GAN,
+    loss:Tensor,    # (), of D
+    theta, x,
+)->Tensor:          # ()
+    "`loss + gamma/2 E|dD(x)/dx|^2` over real items, with D's logit (Mescheder et al. 2018, Eq. 9)."
+    if not self.config.penalty: return loss
     slope = torch.func.grad(lambda x: self._D(theta, x)[0].sum())(x)
-    return self.config.penalty/2*self.packed(slope).flatten(1).square().sum(1).mean()
+    return loss + self.config.penalty/2*self.packed(slope).flatten(1).square().sum(1).mean()
 
 # %% ../nbs/04_unrolled_gan.ipynb #82e0f834
 @patch
@@ -234,7 +238,7 @@ def loss_D(self:GAN,
     latent:dict,    # what `fake` was generated from
 )->Tensor:          # ()
     "What D descends, and what is unrolled."
-    return discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0]) + self.r1(theta, x)
+    return self.penalised(discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0]), theta, x)
 
 # %% ../nbs/04_unrolled_gan.ipynb #c40378ef
 @patch

@@ -167,7 +167,7 @@ def information(self:InfoGAN, q, latent)->tuple:
 def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
     "`L_D + lambda L_I`, which D and Q descend."
     (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake, self.config.stop_q)
-    return discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0] + self.r1(theta, x)
+    return self.penalised(discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0], theta, x)
 
 # %% ../nbs/05_infogan.ipynb #8eff6db2
 @patch

@@ -198,7 +198,8 @@ def ranked(entries, arm):
     return sorted((e for e in entries if e['arm'] == arm), key=lambda e: (e['metrics']['category_error'], e['seed']))
 
 def shown(runs, root, folder, samples=SAMPLES):
-    """Keep each K's median run (of an even number, the better of the two in the middle), and the numbers of its best and worst; draw the figures.
+    """Keep each K's median run (of an even number, the better of the two in the middle), the best of K = 0, for `moving`, and else the numbers and
+    pictures of the best and the worst; draw the figures.
     A run that is to be kept, and is not, and whose folder is gone, is trained again."""
     entries = recorded(runs[0].experiment, samples)
     by = {(r.arm, r.seed): r for r in runs}
@@ -207,16 +208,17 @@ def shown(runs, root, folder, samples=SAMPLES):
         order = [by[arm, e['seed']] for e in ranked(entries, arm)]
         if not order: return print(f'no run of {arm} is finished: no figures')
         kept |= {f'k{order[0].k}': order[(len(order) - 1)//2], f'k{order[0].k}-best': order[0], f'k{order[0].k}-worst': order[-1]}
-    new = {name: r for name, r in kept.items() if not stands(r, folder/name, entries)}
+    files = {name: ('config.json', 'evaluation.json') if '-' in name and name != 'k0-best' else KEPT for name in kept}
+    new = {name: r for name, r in kept.items() if not stands(r, folder/name, files[name], entries)}
     if new: train(list(dict.fromkeys(new.values())), root, 1)
     record(runs, root, samples)
-    for name, r in new.items(): keep(r, root, folder/name, ('config.json', 'evaluation.json') if '-' in name else KEPT)
+    for name, r in new.items(): keep(r, root, folder/name, files[name])
     write_curves([by[e['arm'], e['seed']] for e in entries if e['arm'] in UNROLLED], root, folder/'curves.csv')
     draw(folder)
 
-def stands(run, folder, entries):
-    "Whether the folder holds this run, by its seed and what was measured of it."
-    if not (folder/'evaluation.json').exists(): return False
+def stands(run, folder, files, entries):
+    "Whether the folder holds these files of this run, by its seed and what was measured of it."
+    if not all((folder/f).exists() for f in files): return False
     config, found = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
     told = next(e['metrics'] for e in entries if e['command'] == run.command)
     return config['seed'] == run.seed and all(short(found[k]) == told[k] for k in ('category_error', 'frechet'))
@@ -291,8 +293,8 @@ def gradients(root, batches=20):
     return rows
 
 def moving(folder):
-    "The median K = 0 model's continuous codes at work: a row for each, a column for each category."
-    found, model = json.loads((folder/'k0'/'evaluation.json').read_text()), load(folder/'k0')
+    "The continuous codes of K = 0's best model at work: a row for each, a column for each category."
+    found, model = json.loads((folder/'k0-best'/'evaluation.json').read_text()), load(folder/'k0-best')
     names = sorted((c.name for c in model.codes if isinstance(c, Continuous)), key=lambda name: name != found['slant_code'])
     return sway(model, names, 16, match=found['category_match'])
 
