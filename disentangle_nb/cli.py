@@ -583,15 +583,17 @@ def _sample(run, n, seed, out, codes):
     moving = Path(out).suffix.lower() == '.gif'
     out, model = _target(out, '.gif' if moving else '.png'), load(run)
     if codes and not moving: raise InputError('--codes move in a .gif; give --out a name that ends in .gif')
-    if moving and len(model.config.shape) != 3: raise InputError('a .gif is of images, and the model is of points')
     if not moving: return print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
-    if not codes: return print(f'{save_animation(walk(model, n, seed=seed), out)}: {n} samples on the move, seed {seed}')
-    told = Path(run)/'evaluation.json'
-    match = json.loads(told.read_text()).get('category_match') if told.is_file() else None
-    try: frames = sway(model, codes.split(','), seed=seed, match=match)
-    except ValueError as e: raise InputError(str(e)) from None
-    save_animation(frames, out, frames.shape[1]//len(codes.split(',')), zoom=max(1, 56//frames.shape[-1]))
-    print(f'{out}: {codes} from one end to the other, seed {seed}')
+    if len(model.config.shape) != 3: raise InputError('a .gif is of images, and the model is of points')
+    names, told, columns = codes.split(',') if codes else [], Path(run)/'evaluation.json', None
+    if names:
+        match = json.loads(told.read_text()).get('category_match') if told.is_file() else None
+        try: frames = sway(model, names, seed=seed, match=match)
+        except ValueError as e: raise InputError(str(e)) from None
+        columns = frames.shape[1]//len(names)
+    else: frames = walk(model, n, seed=seed)
+    save_animation(frames, out, columns, zoom=max(1, 56//frames.shape[-1]))
+    print(f'{out}: {f"{codes} from one end to the other" if codes else f"{n} samples on the move"}, seed {seed}')
 
 def _images(run, model, files, n, seed, data_root):
     "Given images, or `n` test images of the run's data, as the model sees them; and their names."

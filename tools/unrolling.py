@@ -257,7 +257,7 @@ def searched(root, folder):
 MEASURED = (('K=0', 3), ('look-ahead 10', 2), ('K=10', 2), ('no norm, K=10', 0))      # whose last states `gradients` measures
 
 def opened(run, root, **change):
-    "A run's model with settings changed, its last state, and its training data."
+    "A run's model with settings changed, its last state, and its batch size."
     told = read_config(run.folder(root))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in told['config'].items()}
     net = model_class(told['model'])(model_class(told['model']).Config(**{**fields, **change}), 0)
@@ -315,6 +315,13 @@ def draw(folder):
     save_animation(moving(folder), folder/'moving.gif', 10)
     print(f'drawn: {folder}/traversals.png, q_losses.png, moving.gif', flush=True)
 
+def published(runs, root):
+    "All that the pages show of the MNIST runs."
+    folder = SAMPLES/'unrolled_infogan'
+    shown(runs, root, folder)
+    searched(root, folder)
+    social(folder).savefig(ROOT/'nbs'/'social.png', dpi=100)
+
 def everything(root, jobs, dry):
     for data in SETTINGS:
         for make in (search_runs, test_runs):              # which runs the test needs is known after the search
@@ -322,7 +329,7 @@ def everything(root, jobs, dry):
             train(runs, root, jobs, dry)
             if not dry: record(runs, root)
         if not dry: write_cost(data)
-        if runs and not dry and data == 'mnist': shown(runs, root, SAMPLES/'unrolled_infogan'); searched(root, SAMPLES/'unrolled_infogan')
+        if runs and not dry and data == 'mnist': published(runs, root)
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
     for runs in (limits_runs(), why_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
@@ -359,14 +366,10 @@ def options():
 
 if __name__ == '__main__':
     o = options()
-    folder = SAMPLES/'unrolled_infogan'
     with plainly():
         if o.what == 'cost': write_cost(o.data)
-        elif o.what == 'gradient': write_json(folder/'gradient.json', gradients(o.runs))
-        elif o.what == 'shown':
-            shown(test_runs('mnist'), o.runs, folder)
-            searched(o.runs, folder)
-            social(folder).savefig(ROOT/'nbs'/'social.png', dpi=100)
+        elif o.what == 'gradient': write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(o.runs))
+        elif o.what == 'shown': published(test_runs('mnist'), o.runs)
         else:
             runs = {'search': lambda: search_runs(o.data, o.arms), 'test': lambda: test_runs(o.data, o.arms), 'limits': limits_runs, 'why': why_runs}[o.what]()
             if not runs: sys.exit('error: there is nothing to train: these arms have no search of their own, none on these data, or one that is not complete')
