@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST', 'settings', 'first_categorical', 'read_codes', 'category_match', 'evaluate_categories', 'evaluate_factors',
-           'evaluate_readings', 'evaluate_strokes', 'evaluate_images', 'evaluation', 'cpu_threads', 'plan', 'train',
-           'sweep_runs', 'planned', 'finished', 'run_once', 'sweep', 'summary', 'plot_summary', 'parser',
-           'measured_controls', 'main']
+           'evaluate_alignment', 'evaluate_readings', 'evaluate_strokes', 'evaluate_images', 'evaluation',
+           'cpu_threads', 'plan', 'train', 'sweep_runs', 'planned', 'finished', 'run_once', 'sweep', 'summary',
+           'plot_summary', 'parser', 'measured_controls', 'main']
 
 # %% ../nbs/09_cli.ipynb #4092b217
 import argparse, csv, json, math, os, shlex, signal, subprocess, sys, warnings
@@ -27,7 +27,7 @@ from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, 
 from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_animation, save_figure, save_pictures, sway, vary, walk
 from .explore import variables as all_variables
 from .infogan import Categorical, agreement, separate_Q
-from .metrics import bootstrap_interval, category_error, disentanglement, frechet_distance, interval
+from .metrics import alignment, bootstrap_interval, category_error, disentanglement, frechet_distance, interval
 from .metrics import kernel_distance, label_coverage, match_codes, mode_coverage, precision_recall
 from .metrics import rank_correlation, slant, thickness
 from .networks import doublings, judged
@@ -82,18 +82,35 @@ def evaluate_categories(model, train, test)->dict:
     return {'category_error': category_error(found[0], codes, test.y[idx].cpu()), 'category_error_train': found[1], 'category_match': found[0].tolist()}
 
 # %% ../nbs/09_cli.ipynb #e6abd4ad
+def _read_factors(model, data, seed, n)->tuple:
+    "Of at most `n` items: all variables that `model` reads off them, factors, names of the variables, columns of factors that vary; `None` where there are none."
+    if data.factors is None or not getattr(model, 'codes', ()) or not len(data): return None
+    idx = data.some(n, seed)
+    factors, read = data.factors[idx].cpu().numpy(), read_codes(model, data, idx)
+    varying = [j for j, f in enumerate(factors.T) if len(set(f.tolist())) > 1]
+    if not varying: return None
+    codes = np.column_stack([read[k].numpy() for k in (*(c.name for c in model.codes), 'z') if k in read])
+    return codes, factors, all_variables(model)[:codes.shape[1]], varying
+
+def _discrete(model): return [i for i, c in enumerate(model.codes) if isinstance(c, Categorical)]
+
 def evaluate_factors(model, test, seed, n=10_000)->dict:
     """Every disentanglement metric of chapter 07, where factors are known and there are codes; of an encoder, all
     of its variables count."""
-    if test.factors is None or not getattr(model, 'codes', ()): return {}
-    idx = test.some(n, seed)
-    factors = test.factors[idx].cpu().numpy()
-    varying = [j for j, f in enumerate(factors.T) if len(set(f.tolist())) > 1]
-    if not varying: return {}
-    read = read_codes(model, test, idx)
-    discrete = [i for i, c in enumerate(model.codes) if isinstance(c, Categorical)]
-    codes = np.column_stack([read[k].numpy() for k in (*(c.name for c in model.codes), 'z') if k in read])
-    return disentanglement(codes, factors[:, varying], discrete, tuple(test.factor_ordered[j] for j in varying), seed)
+    if not (found := _read_factors(model, test, seed, n)): return {}
+    codes, factors, _, varying = found
+    return disentanglement(codes, factors[:, varying], _discrete(model), tuple(test.factor_ordered[j] for j in varying), seed)
+
+def evaluate_alignment(model, choose, score, seed=0, n=5000)->dict:
+    """For each factor `code_<factor>`, the variable that knows most about it on items of the data set `choose`; then, on items of `score`, that one's
+    `nmi_<factor>`, and `gap_<factor>`, by how much that is more than any other's (`alignment`, chapter 07)."""
+    found, other = (_read_factors(model, d, seed, n) for d in (choose, score))
+    if not (found and other): return {}
+    codes, factors, names, varying = found
+    varying = [j for j in varying if j in other[3]]
+    best = alignment(codes, factors[:, varying], _discrete(model))['code']
+    got = alignment(other[0], other[1][:, varying], _discrete(model), best)
+    return {f'{what}_{score.factor_names[j]}': names[v] if what == 'code' else float(v) for what in ('code', 'nmi', 'gap') for j, v in zip(varying, got[what])}
 
 # %% ../nbs/09_cli.ipynb #a56f9fe5
 def evaluate_readings(model, seed, n=2000, noise=.5)->dict:
@@ -149,12 +166,12 @@ def evaluation(
     seed:int=0,     # of all that is drawn
 )->dict:            # JSON values
     """All metrics that apply. Labels: `category_error`. Known factors: `mig`, `dci_disentanglement`, `sap` and the
-    others. Codes: `read_`, `noisy_`, `fresh_`. Digits: `thickness_rho`, `slant_rho`, `frechet`... Point mixtures:
+    others; by factor, its variable, chosen on training items. Codes: `read_`, `noisy_`, `fresh_`. Digits: `thickness_rho`, `slant_rho`, `frechet`... Point mixtures:
     `modes`, `high_quality` (of 2,500 samples). `seed` decides all that is drawn."""
     result = evaluate_categories(model, train, test)
     if train.name in ('digits', 'mnist'): result |= evaluate_strokes(model, seed)
     if train.name in ('digits', 'mnist', 'stacked_mnist'): result |= evaluate_images(model, train, seed)
-    result |= evaluate_readings(model, seed) | evaluate_factors(model, test, seed)
+    result |= evaluate_readings(model, seed) | evaluate_factors(model, test, seed) | evaluate_alignment(model, train, test, seed)
     if train.centres is not None:
         x = model.generate(model.sample_latent(2500, torch.Generator().manual_seed(seed)))
         got = mode_coverage(x.cpu(), train.centres, train.sigma)
@@ -560,7 +577,8 @@ def measured_controls(
     alone:bool=True, # if not, other models' controls must mean the same, however weakly
 )->tuple:            # controls for `explorer_data`; a sentence on them
     """The model's codes as a page should offer them: categories in the order of their classes, the codes that go best with measured thickness
-    and slant named so (alone: if their rank correlation is .2 or more), with more of it to the right; others under their own names."""
+    and slant named so (alone: if their rank correlation is .2 or more), with more of it to the right; variables that know .2 or more of a known factor
+    (`nmi_`) named after it; other codes under their own names."""
     left, controls, said = own_controls(model), {}, []
     match = found.get('category_match', ())
     if match and sorted(match) == list(range(len(match))):
@@ -575,6 +593,12 @@ def measured_controls(
             controls[what if alone else f'nearest to {what}'] = name, 1. if high > low else -1.
             said.append(f'{what} goes with {name} (rank correlation {rho:.2f})')
             del left[name]
+    for what in [k.removeprefix('code_') for k in found if k.startswith('code_')]:
+        name, nmi = found[f'code_{what}'], found.get(f'nmi_{what}', 0)
+        if nmi >= .2 and name not in {v for v, _ in controls.values()}:
+            controls[what] = (name, own_controls(model)[name][1]) if name in codes_of(model) else (name, 2.)
+            said.append(f'{what} goes with {name} (normalised mutual information {nmi:.2f})')
+            left.pop(name, None)
     return {**controls, **left}, ', '.join(said) + '.'*bool(said)
 
 
