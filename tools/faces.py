@@ -7,7 +7,7 @@
 samples/runs.json, model and figures to samples/vaeinfogan/.
 """
 import argparse, json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,50 +16,32 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from disentangle_nb.cli import evaluate_alignment
 from disentangle_nb.data import avatars, load_data
-from disentangle_nb.explore import codes_of, draw, interpolate, plot_edits, plot_reconstructions, plot_samples, save_figure, variables
-from disentangle_nb.infogan import Categorical
-from disentangle_nb.metrics import alignment, slant, thickness
+from disentangle_nb.explore import draw, interpolate, plot_edits, plot_reconstructions, plot_samples, save_figure
+from disentangle_nb.metrics import slant, thickness
 from disentangle_nb.networks import Classifier
 from disentangle_nb.training import load, load_tensors, save_tensors, write_whole
-from runs import ROOT, SAMPLES, Run, keep, plainly, record, train
+from runs import ROOT, SAMPLES, Run, best, keep, overridden, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
-    options:str       # of `disentangle train vaeinfogan`
+    options:str       # of `disentangle train vaeinfogan`, beside those found by the search
     k:int
     ms:tuple          # CPU milliseconds a step, on faces and on MNIST
 
-LADDER = {
-    'VAE': Arm('--similarity pixels --adversarial 0 --info 0', 0, (70, 50)),
+ARMS = {
+    'VAE': Arm('--info 0 --adversarial 0 --similarity pixels', 0, (70, 50)),
     'VAE/GAN': Arm('--info 0', 0, (110, 80)),
     'VAEInfoGAN': Arm('', 0, (110, 80)),
     'Unrolled VAEInfoGAN': Arm('', 2, (220, 170)),
 }
 
-def columns(read, model):
-    "Codes and noise variables that the encoder read, (N, d), in the order of `variables`."
-    return np.column_stack([*(read[n].cpu().numpy() for n in codes_of(model)), read['z'].cpu().numpy()])
-
-def read_all(model, x, batch=500):
-    "What the encoder reads off many images, (N, d)."
-    return np.concatenate([columns(model.infer(b), model) for b in x.split(batch)])
-
-def aligned(model, valid, test, names, bins=20):
-    """For each factor the variable that knows most about it, chosen on validation images; on test images its normalised mutual information and
-    the gap to any other. `valid` and `test` are (images, factors)."""
-    discrete = [i for i, c in enumerate(model.codes) if isinstance(c, Categorical)]
-    codes = [read_all(model, x) for x, _ in (valid, test)]
-    chosen = alignment(codes[0], valid[1], discrete, bins=bins)['code']
-    found = alignment(codes[1], test[1], discrete, chosen, bins)
-    return {f'{what}_{name}': variables(model)[v] if what == 'code' else float(v) for what in ('code', 'nmi', 'gap') for name, v in zip(names, found[what])}
-
 def faces(size, searching=False):
-    "Validation and test faces with their factors, and the factors' names; for the search, which test faces are kept from, two halves of the former."
+    "Validation and test faces; for the search, which test faces are kept from, two halves of the former."
     valid, test = (avatars(s, size) for s in ('valid', 'test'))
     n = len(valid)//2
-    parts = ((valid, slice(n)), (valid, slice(n, None))) if searching else ((valid, slice(None)), (test, slice(None)))
-    return *((d.items(i), d.factors[i].numpy()) for d, i in parts), test.factor_names
+    return tuple(replace(valid, x=valid.x[i], factors=valid.factors[i]) for i in (slice(n), slice(n, None))) if searching else (valid, test)
 
 @cache
 def judge(size, root, steps=1500):
@@ -83,47 +65,68 @@ def judge(size, root, steps=1500):
 def read_factors(net, x, sizes): return torch.cat([torch.stack([p.argmax(1) for p in net(b).split(sizes, 1)], 1) for b in x.split(500)])
 
 def kept(model, held, root):
-    "For each factor the share of held-out faces, (images, factors), whose reconstruction still shows it, as the judge sees it."
-    (x, factors), data = held, avatars('test', model.config.shape[-1])
-    net, _ = judge(data.shape[-1], root)
-    seen = read_factors(net, torch.cat([model.reconstruct(b) for b in x.split(500)]), data.factor_sizes)
-    return {f'kept_{name}': v for name, v in zip(data.factor_names, seen.eq(torch.as_tensor(factors)).float().mean(0).tolist())}
+    "For each factor the share of the faces `held` out whose reconstruction still shows it, as the judge sees it."
+    net, _ = judge(held.shape[-1], root)
+    seen = read_factors(net, torch.cat([model.reconstruct(b) for b in held.items(slice(None)).split(500)]), held.factor_sizes)
+    return {f'kept_{name}': v for name, v in zip(held.factor_names, seen.eq(held.factors).float().mean(0).tolist())}
 
 def digits(n=5000):
     "MNIST's test digits in two halves with class, and fifths of measured thickness and slant, as factors."
     data = load_data('mnist', 'test')
     x = data.items(slice(2*n))
     fifths = lambda v: np.digitize(v, np.quantile(v, (.2, .4, .6, .8)))
-    factors = np.stack([data.y[:2*n].numpy(), fifths(thickness(x).numpy()), fifths(slant(x).numpy())], 1)
-    return (x[:n], factors[:n]), (x[n:], factors[n:]), ('class', 'thickness', 'slant')
+    factors = torch.from_numpy(np.stack([data.y[:2*n].numpy(), fifths(thickness(x).numpy()), fifths(slant(x).numpy())], 1))
+    return tuple(replace(data, x=data.x[i], factors=factors[i], factor_names=('class', 'thickness', 'slant')) for i in (slice(n), slice(n, 2*n)))
 
 DATA = {'faces': '--data avatars --image-size 32 --threads 1', 'mnist': '--data mnist --threads 1 --cats 10 --conts 4'}
-STEPS = {'faces': 10_000, 'mnist': 6000}
-SEARCH = {        # one setting changed (sigma is not among them: for an encoder under Adam only beta*sigma**2 matters)
-    'as it is': '', 'beta 0.25': '--beta .25', 'beta 4': '--beta 4', 'gamma 10': '--gamma 10', 'gamma 100': '--gamma 100',
-    'categorical codes': '--cats 5,3,3 --conts 7', 'all layers': '--similarity layers', 'information weighs 0.1': '--info .1', 'continuous codes weigh 1': '--cont-weight 1',
-    'spectral norm in D': '--norm spectral', 'no norm in D': '--norm none', 'twice the rates': '--lr 2e-3', 'half the rates': '--lr 5e-4',
+STEPS = {'faces': 4000, 'mnist': 3000}
+START = '--norm group --gamma 50 --cont-weight 5 --noise 32'
+SEARCH = {        # name -> what is changed of START, in the order in which it was tried; every run is of 1,500 steps
+    'as it was': '', 'batch norm in D': '--norm batch', 'continuous codes weigh 20': '--cont-weight 20', 'beta 4, continuous codes weigh 0.1': '--beta 4 --cont-weight .1',
+    'categorical codes': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1', 'categorical codes, information weighs 5': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1 --info 5',
+    'spectral norm in D, sigma 0.3': '--norm spectral --sigma-x .3', '8 noise variables': '--noise 8', 'beta 4': '--beta 4', '8 noise variables, beta 4': '--noise 8 --beta 4',
+    '8 noise variables, spectral norm in D, sigma 0.3': '--noise 8 --norm spectral --sigma-x .3', 'beta 10': '--beta 10',
 }
+BETAS = ('1', '4', '10')          # tried for the arms without information
 
-def search_runs(steps=3000):
-    ms = LADDER['VAEInfoGAN'].ms[0]
-    return [Run('faces-search', name, 0, 100, f'{DATA["faces"]} --steps {steps} {more}'.strip(), ms*steps/1000 + 40, name.replace(' ', '-'), 'vaeinfogan') for name, more in SEARCH.items()]
+def search_run(arm, name, options):
+    a = ARMS[arm]
+    return Run('faces-search', arm, a.k, 100, overridden(f'{DATA["faces"]} --steps 1500 {options}', a.options), a.ms[0]*1.5 + 40, name.replace(' ', '-').replace(',', '').lower(), 'vaeinfogan')
+
+def score(m):
+    "What the search goes by: the mean gap, if reconstructions keep four factors in nine of ten faces."
+    kept = np.mean([m[f'kept_{f}'] for f in ('hair colour', 'hair length', 'eyewear', 'skin')])
+    return np.mean([m[f'gap_{f}'] for f in SHOWN_FACTORS]) - (kept < .9)
+
+def searched(arm):
+    "Options -> the runs of the search, of an arm; empty for arms without information before VAEInfoGAN's is complete."
+    if arm == 'VAEInfoGAN': return {overridden(START, more): [search_run(arm, name, overridden(START, more))] for name, more in SEARCH.items()}
+    usual = chosen('VAEInfoGAN')
+    return {o: [search_run(arm, f'{arm.replace("/", "-").lower()}-beta-{b}', o)] for b in BETAS for o in [overridden(usual, f'--beta {b}')]} if usual else {}
+
+def chosen(arm, samples=SAMPLES):
+    "The options of the best run of the arm's search; None before it is complete."
+    arm = arm.removeprefix('Unrolled ')
+    return best(searched(arm), score, samples) if searched(arm) else None
+
+def search_runs(): return [r for arm in ('VAEInfoGAN', 'VAE/GAN', 'VAE') for rs in searched(arm).values() for r in rs]
 
 def ladder_runs(data, seeds):
-    return [Run(f'{data}-ladder', name, a.k, seed, f'{DATA[data]} --steps {STEPS[data]} {a.options}'.strip(), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
-                f'{name.replace("/", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in LADDER.items()]
+    return [Run(f'{data}-ladder', name, a.k, seed, overridden(f'{usual} {DATA[data]} --steps {STEPS[data]} --decay {STEPS[data]}', a.options), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
+                f'{name.replace("/", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in ARMS.items() if (usual := chosen(name))]
 
 SHOWN_FACTORS = ('age cue', 'gender cue', 'hair colour', 'hair length', 'eyewear')
 SHOWN = '--data avatars --image-size 64 --threads 1'
 
-def shown_runs(steps=12_000): return [Run('faces-shown', 'Unrolled VAEInfoGAN', 2, 0, f'{SHOWN} --steps {steps}', .4*steps + 60, 'unrolled-vaeinfogan-s0', 'vaeinfogan')]
+def shown_runs(steps=6000):
+    usual = chosen('VAEInfoGAN')
+    return [Run('faces-shown', 'VAEInfoGAN', 0, 0, overridden(f'{usual} {SHOWN} --steps {steps}', f'--decay {steps}'), .3*steps + 60, 'vaeinfogan-s0', 'vaeinfogan')] if usual else []
 
 def shown(root, folder):
     run, = shown_runs()
     keep(run, root, folder/'best')
-    valid, test, names = faces(64)
-    model = load(folder/'best')
-    found = {**aligned(model, valid, test, names), **kept(model, test, root)}
+    model, (valid, test) = load(folder/'best'), faces(64)
+    found = {**evaluate_alignment(model, valid, test), **kept(model, test, root)}
     write_whole(folder/'aligned.json', lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
     figures(folder)
 
@@ -156,6 +159,6 @@ if __name__ == '__main__':
         train(runs, o.runs, o.jobs, o.dry, o.missing)
         if not o.dry:
             held = digits() if o.what == 'mnist' else faces(64 if o.what == 'shown' else 32, o.what == 'search')
-            more = lambda model: {**aligned(model, *held), **(kept(model, held[1], o.runs) if o.what != 'mnist' else {})}
+            more = lambda model: {**evaluate_alignment(model, *held), **(kept(model, held[1], o.runs) if o.what != 'mnist' else {})}
             record(runs, o.runs, more=lambda folder: more(load(folder)))
             if o.what == 'shown': shown(o.runs, SAMPLES/'vaeinfogan')

@@ -28,6 +28,11 @@ class Run:
 
     def folder(self, root): return Path(root)/self.experiment/self.name
 
+def overridden(options, more):
+    "Options that take a value, with `more` in place of those that it repeats."
+    words = shlex.split(options) + shlex.split(more)
+    return ' '.join(f'{k} {v}' for k, v in dict(zip(words[::2], words[1::2])).items())
+
 def at(run, root):
     "The run as `sweep` wants it."
     out = run.folder(root)

@@ -22,7 +22,7 @@ from disentangle_nb.explore import plot_curves, plot_traversals, save_animation,
 from disentangle_nb.gan import discriminator_loss
 from disentangle_nb.infogan import Continuous
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
-from runs import KEPT, ROOT, SAMPLES, Run, best, keep, plainly, record, recorded, short, train
+from runs import KEPT, ROOT, SAMPLES, Run, best, keep, overridden, plainly, record, recorded, short, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -114,11 +114,6 @@ LIMITS = {        # options, CPU seconds
     '16 noise variables': ('--noise 16', 190), 'twice the batch': ('--batch-size 128', 350),
     "the InfoGAN paper's networks and rates": ('--width 64 --d-width 64 --batch-size 128 --lr 2e-4 --lr-ratio 5', 1900),
 }
-
-def overridden(options, more):
-    "Options that take a value, with `more` in place of those that it repeats."
-    words = shlex.split(options) + shlex.split(more)
-    return ' '.join(f'{k} {v}' for k, v in dict(zip(words[::2], words[1::2])).items())
 
 def limits_runs():
     "What might keep the category error of K = 0 on MNIST up: one thing changed at a time."
