@@ -58,11 +58,13 @@ class VAEInfoGANConfig(InfoGANConfig):
     noise:int=32                 # dimension of z, standard normal
     cats:tuple=()                # the number of values of each categorical code
     conts:int=10                 # continuous codes, uniform on [-1, 1]
+    cont_weight:float=5.         # their share in the information loss
+    norm:str='group'             # normalisation in D and Q: none, batch, group or spectral
     e_width:int=16               # of the encoder: channels of its first layer, or hidden units
     similarity:str='features'    # where reconstructions are compared: features (of D's last convolution), layers (all, and pixels) or pixels
     sigma_x:float=1.             # standard deviation of the likelihood
-    beta:float=1.                # weight of the divergence from the prior in the encoder's loss
-    gamma:float=1.               # weight of the similarity in G's loss
+    beta:float=4.                # weight of the divergence from the prior in the encoder's loss
+    gamma:float=50.              # weight of the similarity in G's loss
     adversarial:float=1.         # weight of G's adversarial loss
     tau:float=.5                 # temperature of relaxed categorical codes
 
@@ -80,7 +82,8 @@ SIMILARITIES = ('features', 'layers', 'pixels')
 class VAEInfoGAN(InfoGAN):
     "An (unrolled) VAEInfoGAN: a VAE/GAN (Larsen et al. 2016) with InfoGAN's codes among its latents."
     name, Config = 'vaeinfogan', VAEInfoGANConfig
-    presets = {**InfoGAN.presets, 'points': {**InfoGAN.presets['points'], 'similarity': 'pixels'}}
+    presets = {**InfoGAN.presets, 'points': {**InfoGAN.presets['points'], 'similarity': 'pixels'},
+               'digits': {**InfoGAN.presets['digits'], 'sigma_x': .25}}
 
     def __init__(self, config:VAEInfoGANConfig=VAEInfoGANConfig(), seed:int=0, group=None):
         super().__init__(config, seed, group)

@@ -80,7 +80,7 @@ def digits(n=5000):
 
 DATA = {'faces': '--data avatars --image-size 32 --threads 1', 'mnist': '--data mnist --threads 1 --cats 10 --conts 4'}
 STEPS = {'faces': 4000, 'mnist': 3000}
-START = '--norm group --gamma 50 --cont-weight 5 --noise 32'
+START = '--norm group --gamma 50 --cont-weight 5 --noise 32 --beta 1'
 SEARCH = {        # name -> what is changed of START, in the order in which it was tried; every run is of 1,500 steps
     'as it was': '', 'batch norm in D': '--norm batch', 'continuous codes weigh 20': '--cont-weight 20', 'beta 4, continuous codes weigh 0.1': '--beta 4 --cont-weight .1',
     'categorical codes': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1', 'categorical codes, information weighs 5': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1 --info 5',
