@@ -597,7 +597,7 @@ def measured_controls(
         name, nmi = found[f'code_{what}'], found.get(f'nmi_{what}', 0)
         if nmi >= .2 and name not in {v for v, _ in controls.values()}:
             controls[what] = (name, own_controls(model)[name][1]) if name in codes_of(model) else (name, 2.)
-            said.append(f'{what} goes with {name} (normalised mutual information {nmi:.2f})')
+            said.append(f'{what} goes with {name} (NMI {nmi:.2f})')
             left.pop(name, None)
     return {**controls, **left}, ', '.join(said) + '.'*bool(said)
 

@@ -8,7 +8,7 @@ samples/runs.json, model and figures to samples/vaeinfogan/.
 """
 import argparse, json
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -109,7 +109,7 @@ def chosen(arm, samples=SAMPLES):
     arm = arm.removeprefix('Unrolled ')
     return best(searched(arm), score, samples) if searched(arm) else None
 
-def search_runs(): return [r for arm in ('VAEInfoGAN', 'VAE/GAN', 'VAE') for rs in searched(arm).values() for r in rs]
+def search_runs(arm): return [r for runs in searched(arm).values() for r in runs]
 
 def ladder_runs(data, seeds):
     return [Run(f'{data}-ladder', name, a.k, seed, overridden(f'{usual} {DATA[data]} --steps {STEPS[data]} --decay {STEPS[data]}', a.options), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
@@ -144,7 +144,26 @@ def figures(folder):
     fig, ax = plt.subplots(figsize=(9, 3.2))
     save_figure(draw(ax, torch.cat([interpolate(model, x[i:i+1], x[i+1:i+2]) for i in (4, 6, 8)]), 9).figure, folder/'interpolations.png')
 
-LISTS = {'shown': shown_runs, 'search': search_runs, 'ladder': lambda: ladder_runs('faces', range(3)), 'mnist': lambda: ladder_runs('mnist', [0])}
+LISTS = {       # verb -> lists of runs; a list that builds on another's results is empty before these are there
+    'search': [partial(search_runs, a) for a in ('VAEInfoGAN', 'VAE/GAN', 'VAE')], 'ladder': [partial(ladder_runs, 'faces', range(3))],
+    'mnist': [partial(ladder_runs, 'mnist', [0])], 'shown': [shown_runs],
+}
+
+def go(what, root, jobs=1, dry=False, missing=False):
+    "Train and record what a verb stands for."
+    for make in LISTS[what]:
+        if not (runs := make()):
+            print(f'{what}: which runs are next is known after the search')
+            return
+        train(runs, root, jobs, dry, missing)
+        if dry: continue
+        held = digits() if what == 'mnist' else faces(64 if what == 'shown' else 32, what == 'search')
+        def more(folder): return {**evaluate_alignment(load(folder), *held), **(kept(load(folder), held[1], root) if what != 'mnist' else {})}
+        record(runs, root, more=more)
+    if what == 'shown' and not dry: shown(root, SAMPLES/'vaeinfogan')
+
+def everything(root, jobs, dry):
+    for what in LISTS: go(what, root, jobs, dry)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -154,11 +173,4 @@ if __name__ == '__main__':
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    with plainly():
-        runs = LISTS[o.what]()
-        train(runs, o.runs, o.jobs, o.dry, o.missing)
-        if not o.dry:
-            held = digits() if o.what == 'mnist' else faces(64 if o.what == 'shown' else 32, o.what == 'search')
-            more = lambda model: {**evaluate_alignment(model, *held), **(kept(model, held[1], o.runs) if o.what != 'mnist' else {})}
-            record(runs, o.runs, more=lambda folder: more(load(folder)))
-            if o.what == 'shown': shown(o.runs, SAMPLES/'vaeinfogan')
+    with plainly(): go(o.what, o.runs, o.jobs, o.dry, o.missing)
