@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from disentangle_nb.cli import measured_controls
 from disentangle_nb.training import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +135,22 @@ def test_side_by_side(site, page):
     page.locator('[data-explorer] input').first.focus()
     for _ in range(40): page.keyboard.press('ArrowLeft')
     assert all(abs(a - pixels(page, 0, m)).mean() > .5 for m, a in enumerate(before))
+
+def test_faces(site, page):
+    page.goto(f'{site[0]}/faces.html')
+    page.locator('[data-explorer] button').press('Enter')
+    page.wait_for_selector('[data-explorer] canvas')
+    folder = ROOT/'samples'/'vaeinfogan'/'best'
+    model, found = load(folder), json.loads((folder/'evaluation.json').read_text())
+    expected, _ = measured_controls(model, found)
+    assert page.locator('[data-explorer] label').all_inner_texts() == list(expected)
+    before = pixels(page)
+    page.get_by_label('hair colour').focus()
+    for _ in range(50): page.keyboard.press('ArrowRight')
+    after, latent = pixels(page), drawn(page)
+    assert abs(after - before).mean() > 1
+    with torch.no_grad(): x = model.generator(torch.tensor([latent]))[0]
+    assert abs(after - (127.5*(x.permute(1, 2, 0) + 1)).numpy()).mean() < 1
 
 def test_without_javascript(site, browser):
     page = browser.new_context(java_script_enabled=False).new_page()

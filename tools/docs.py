@@ -19,7 +19,7 @@ from smalldocs import layout, site
 
 from disentangle_nb.cli import measured_controls
 from disentangle_nb.explore import explorer_data
-from disentangle_nb.training import load, read_config
+from disentangle_nb.training import load
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC, OUT = ROOT/'nbs', ROOT/'_proc', ROOT/'_docs'
@@ -96,8 +96,8 @@ def explorers(text):
     def button(m):
         folders = [(NBS/unquote(path)).resolve() for path in m[1].split(',')]
         told = [json.loads((f/'evaluation.json').read_text()) for f in folders]
-        names = [f"K = {read_config(f)['config']['unroll']}" for f in folders]
-        models = dict(zip(names, map(load, folders)))
+        loaded = list(map(load, folders))
+        models = {f'{type(m).__name__}, '*(len(loaded) == 1) + f'K = {m.config.unroll}': m for m in loaded}
         controls = {n: measured_controls(model, found, len(told) == 1)[0] for (n, model), found in zip(models.items(), told)}
         place, (parent, *_) = f'explorer-{len(places)}-{folders[0].name}', folders
         places.append(place)

@@ -86,6 +86,7 @@ SEARCH = {        # name -> what is changed of START, in the order in which it w
     'categorical codes': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1', 'categorical codes, information weighs 5': '--cats 5,4,3,3,3 --conts 3 --cont-weight .1 --info 5',
     'spectral norm in D, sigma 0.3': '--norm spectral --sigma-x .3', '8 noise variables': '--noise 8', 'beta 4': '--beta 4', '8 noise variables, beta 4': '--noise 8 --beta 4',
     '8 noise variables, spectral norm in D, sigma 0.3': '--noise 8 --norm spectral --sigma-x .3', 'beta 10': '--beta 10',
+    'gamma 1': '--gamma 1', 'no norm in D': '--norm none',
 }
 BETAS = ('1', '4', '10')          # tried for the arms without information
 
