@@ -119,9 +119,9 @@ def ladder_runs(data, seeds):
 SHOWN_FACTORS = ('age cue', 'gender cue', 'hair colour', 'hair length', 'eyewear')
 SHOWN = '--data avatars --image-size 64 --threads 1'
 
-def shown_runs(steps=6000):
+def shown_runs(steps=4000):
     usual = chosen('VAEInfoGAN')
-    return [Run('faces-shown', 'VAEInfoGAN', 0, 0, overridden(f'{usual} {SHOWN} --steps {steps}', f'--decay {steps}'), .3*steps + 60, 'vaeinfogan-s0', 'vaeinfogan')] if usual else []
+    return [Run('faces-shown', 'VAEInfoGAN', 0, 0, overridden(f'{usual} {SHOWN} --steps {steps}', f'--decay {steps}'), .5*steps + 60, 'vaeinfogan-s0', 'vaeinfogan')] if usual else []
 
 def shown(root, folder):
     run, = shown_runs()
