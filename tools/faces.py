@@ -33,6 +33,7 @@ class Arm:
 ARMS = {
     'VAE': Arm('--info 0 --adversarial 0 --similarity pixels', 0, (70, 50)),
     'VAE/GAN': Arm('--info 0', 0, (110, 80)),
+    'VAE/GAN, beta 4': Arm('--info 0', 0, (110, 80)),             # VAEInfoGAN's settings but for the information
     'VAEInfoGAN': Arm('', 0, (110, 80)),
     'Unrolled VAEInfoGAN': Arm('', 2, (220, 170)),
 }
@@ -107,14 +108,14 @@ def searched(arm):
 
 def chosen(arm, samples=SAMPLES):
     "The options of the best run of the arm's search; None before it is complete."
-    arm = arm.removeprefix('Unrolled ')
+    if arm not in ('VAE', 'VAE/GAN'): arm = 'VAEInfoGAN'
     return best(searched(arm), score, samples) if searched(arm) else None
 
 def search_runs(arm): return [r for runs in searched(arm).values() for r in runs]
 
 def ladder_runs(data, seeds):
     return [Run(f'{data}-ladder', name, a.k, seed, overridden(f'{usual} {DATA[data]} --steps {STEPS[data]} --decay {STEPS[data]}', a.options), a.ms[data == 'mnist']*STEPS[data]/1000 + 40,
-                f'{name.replace("/", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in ARMS.items() if (usual := chosen(name))]
+                f'{name.replace("/", "-").replace(", ", "-").replace(" ", "-").lower()}-s{seed}', 'vaeinfogan') for seed in seeds for name, a in ARMS.items() if (usual := chosen(name))]
 
 SHOWN_FACTORS = ('age cue', 'gender cue', 'hair colour', 'hair length', 'eyewear')
 SHOWN = '--data avatars --image-size 64 --threads 1'
