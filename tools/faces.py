@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from disentangle_nb.cli import evaluate_alignment
 from disentangle_nb.data import avatars, load_data
-from disentangle_nb.explore import draw, interpolate, plot_edits, plot_reconstructions, plot_samples, save_figure
+from disentangle_nb.explore import draw, interpolate, plot_edits, plot_reconstructions, save_figure
 from disentangle_nb.metrics import slant, thickness
 from disentangle_nb.networks import Classifier
 from disentangle_nb.training import load, load_tensors, save_tensors, write_whole
@@ -134,13 +134,13 @@ def shown(root, folder):
 
 def figures(folder):
     """The shown model's figures: the first test faces and their reconstructions; the first one with, row by row, the variables that go best with the
-    mission's factors; the same for the next three; lines between faces; samples from the prior."""
+    five factors; the same for the next three; lines between faces."""
     model, found = load(folder/'best'), json.loads((folder/'aligned.json').read_text())
     test = avatars('test', model.config.shape[-1])
     names = [found[f'code_{f}'] for f in SHOWN_FACTORS]
     labels = [f'{"sunglasses" if f == "eyewear" else f} ({n})' for f, n in zip(SHOWN_FACTORS, names)]
     x = test.items(slice(32))
-    drawn = {'reconstructions': plot_reconstructions(model, x[:24], 12), 'traversals': plot_edits(model, x[:1], names, labels=labels), 'samples': plot_samples(model)}
+    drawn = {'reconstructions': plot_reconstructions(model, x[:24], 12), 'traversals': plot_edits(model, x[:1], names, labels=labels)}
     for name, figure in drawn.items(): save_figure(figure, folder/f'{name}.png')
     for i in (1, 2, 3): save_figure(plot_edits(model, x[i:i+1], names, labels=labels), folder/f'edits-{i}.png')
     fig, ax = plt.subplots(figsize=(9, 3.2))
@@ -160,8 +160,8 @@ def go(what, root, jobs=1, dry=False, missing=False):
         train(runs, root, jobs, dry, missing)
         if dry: continue
         held = digits() if what == 'mnist' else faces(64 if what == 'shown' else 32, what == 'search')
-        def more(folder): return {**evaluate_alignment(load(folder), *held), **(kept(load(folder), held[1], root) if what != 'mnist' else {})}
-        record(runs, root, more=more)
+        def more(model): return {**evaluate_alignment(model, *held), **(kept(model, held[1], root) if what != 'mnist' else {})}
+        record(runs, root, more=lambda folder: more(load(folder)))
     if what == 'shown' and not dry: shown(root, SAMPLES/'vaeinfogan')
 
 def everything(root, jobs, dry):

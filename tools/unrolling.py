@@ -52,7 +52,7 @@ ARMS = {
     'extra-D 10, codes x10': Arm('--d-steps 10 --cont-weight 1', 0, (53, 0), (5, 0), 'extra-D 10'),
     **{f'no norm, K={k}': Arm('--norm none', k, (0, 42 if k == 0 else 360), (0, 3), 'K=10') for k in (0, 10)},
 }
-UNROLLED = ('K=0', 'K=5', 'K=7', 'K=10')       # the mission's table
+UNROLLED = ('K=0', 'K=5', 'K=7', 'K=10')       # the arms of the figure
 
 @dataclass(frozen=True)
 class Setting:
@@ -219,7 +219,7 @@ def stands(run, folder, files, entries):
     return config['seed'] == run.seed and all(short(found[k]) == told[k] for k in ('category_error', 'frechet'))
 
 def table(folder):
-    """The mission's table: for each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant, each with
+    """For each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant, each with
     its rank correlation."""
     models, classes, measured, titles = {}, tuple(map(str, range(10))), ('thickness', 'slant'), []
     for arm in UNROLLED:
