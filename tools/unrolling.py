@@ -44,8 +44,9 @@ ARMS = {
     'extra-D 5': Arm('--d-steps 5', 0, (31, 0), (10, 0)),
     'extra-D 10': Arm('--d-steps 10', 0, (53, 170), (10, 6)),
     'matched': Arm('', 0, (12, 65), (10, 0), 'K=0', (23_000, 0)),
-    **{f'{name}, K={k}': Arm(option, k, (12 if k == 0 else 111, 0), (5, 0), f'K={k}')
+    **{f'{name}, K={k}': Arm(option, k, (12 if k == 0 else 111, 0), (14 if name == 'alternating' else 5, 0), f'K={k}')
        for name, option in (('saddle', '--loss saddle'), ('alternating', '--alternating'), ('stop-q', '--stop-q')) for k in (0, 10)},
+    'alternating, look-ahead 10': Arm('--alternating --lookahead', 10, (50, 0), (14, 0), 'look-ahead 10'),
     'fresh, K=5': Arm('--fresh', 5, (0, 320), (0, 3), 'K=5'),
     'fresh, K=10': Arm('--fresh', 10, (140, 620), (5, 3), 'K=10'),
     'look-ahead 10, codes x3': Arm('--lookahead --cont-weight .3', 10, (48, 0), (5, 0), 'look-ahead 10'),
