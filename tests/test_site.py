@@ -151,6 +151,11 @@ def test_faces(site, page):
     assert abs(after - before).mean() > 1
     with torch.no_grad(): x = model.generator(torch.tensor([latent]))[0]
     assert abs(after - (127.5*(x.permute(1, 2, 0) + 1)).numpy()).mean() < 1
+    page.set_viewport_size({'width': 390, 'height': 800})          # a phone: the picture stays in sight, under the header
+    last = page.locator('[data-explorer] label').last
+    last.evaluate('e => e.scrollIntoView({block: "end", behavior: "instant"})')
+    picture, slider, header = page.locator('[data-explorer] canvas').first.bounding_box(), last.bounding_box(), page.locator('#quarto-header').bounding_box()
+    assert header['y'] + header['height'] <= picture['y'] and picture['y'] + picture['height'] <= slider['y'] < 800
 
 def test_without_javascript(site, browser):
     page = browser.new_context(java_script_enabled=False).new_page()

@@ -93,7 +93,12 @@ const explorer = (() => {
         .explorer-views figcaption {font-size: .9rem; min-height: 1.5em} .explorer-views canvas {width: 100%; display: block; image-rendering: pixelated; background: #8882}
         .explorer-others {display: grid; grid-template-columns: repeat(3, 1fr); gap: 2px; margin-top: 2px; align-content: start}
         .explorer-views figure:only-child {max-width: 38rem; display: grid; grid-template-columns: 1fr 1fr; column-gap: 2px}
-        .explorer-views figure:only-child figcaption {grid-column: 1 / -1} .explorer-views figure:only-child .explorer-others {margin-top: 0}`;
+        .explorer-views figure:only-child figcaption {grid-column: 1 / -1} .explorer-views figure:only-child .explorer-others {margin-top: 0}
+        @media (max-width: 40rem) {     /* a phone: pictures first, and in sight while a slider moves */
+            .explorer {display: flex; flex-direction: column}
+            .explorer-views {order: -1; position: sticky; top: var(--explorer-top, 0); z-index: 1; flex-wrap: nowrap; gap: .4rem; margin: 0; padding: .4rem 0; background: var(--bs-body-bg, Canvas)}
+            .explorer-views figure {flex: 1 1 0; min-width: 0} .explorer-views figure:not(:only-child) .explorer-others {display: none}
+        }`;
 
     function mount(root, told, others = 9) {
         if (!document.getElementById('explorer-style')) document.head.append(element('style', {id: 'explorer-style', textContent: style}));
@@ -142,6 +147,7 @@ const explorer = (() => {
             catch (e) { jobs = []; throw e; }
             if (jobs.length) requestAnimationFrame(work);
         }
+        root.classList.add('explorer');
         root.replaceChildren(controls, views);
         draw();
         return root.explorer = {shown, get busy() { return jobs.length > 0; }};
