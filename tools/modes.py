@@ -1,77 +1,160 @@
-"""Chapter 11's experiment: does unrolling keep the modes? Ring and grid of Gaussians; its runs and numbers.
+"""Chapter 11's experiment: does unrolling keep the modes, and what else does? Rings and grids of Gaussians, and stacked MNIST; its runs, numbers and figure.
 
-    python tools/modes.py search|test --data ring|grid [--runs runs] [--jobs 1] [--arms K=0 K=10 ...] [--missing] [--dry]
+    python tools/modes.py search|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/modes.py time
 
-`search` trains every arm with each learning rate, on seeds kept for that; `test` trains the arms with the rates chosen there, and evaluates them ten
-times on the way. Numbers go to samples/runs.json, those on the way to samples/modes/.
+`search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there, and evaluates them
+ten times on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
+the way and pictures to samples/modes/.
 """
-import argparse, csv, io
+import argparse, csv, io, shlex
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from disentangle_nb.training import read_jsonl, write_whole
+import matplotlib.pyplot as plt
+import torch
+
+from disentangle_nb.cli import parser, plan
+from disentangle_nb.explore import save_figure
+from disentangle_nb.training import fit, model_class, read_jsonl, write_whole
 from runs import ROOT, SAMPLES, Run, best, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
     options:str       # of `disentangle train gan`
     k:int
-    ms:float          # CPU milliseconds a step
-    seeds:dict        # data set -> their number in the test
+    ms:tuple          # CPU milliseconds a step: of points, of stacked MNIST with the larger D, with the smaller
+    seeds:dict        # data -> their number in the test
+    steps:int=1       # times those of the other arms
 
 ARMS = {
-    'K=0': Arm('', 0, 3, {'ring': 10, 'grid': 3}),
-    'K=5': Arm('', 5, 8, {'ring': 10}),
-    'K=10': Arm('', 10, 13, {'ring': 10, 'grid': 3}),
-    'look-ahead 10': Arm('--lookahead', 10, 9, {'ring': 10}),
+    'K=0': Arm('', 0, (3, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=1': Arm('', 1, (4, 31, 25), {'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=5': Arm('', 5, (8, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=10': Arm('', 10, (13, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'stacked-half': 3}),
+    'packing': Arm('--pack 2', 0, (3, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'spectral norm': Arm('--norm spectral', 0, (4, 25, 20), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'gradient penalty': Arm('--norm none --penalty 1', 0, (4, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
 }
-STEPS, RATES, SEARCH_SEEDS = 25_000, ('1e-4', '3e-4', '1e-3'), (100, 101)
+
+@dataclass(frozen=True)
+class Setting:
+    options:str       # of every run
+    steps:int
+    search_steps:int
+    rates:tuple       # (Adam's rate of D, G's as a multiple of it) that are searched; or the data whose rates are taken
+    search_seeds:tuple
+    column:int        # of `Arm.ms`
+
+PAIRS = tuple((lr, ratio) for lr in ('3e-4', '1e-3', '3e-3') for ratio in ('1',))
+SETTINGS = {
+    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 25_000, PAIRS, (100, 101), 0),
+    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 25_000, PAIRS, (100,), 0),
+    'stacked-half': Setting('--data stacked_mnist --loss saddle --width 16 --d-width 8 --threads 1', 5000, 1500, (('5e-4', '3'), ('1e-3', '1'), ('1e-3', '3')), (100,), 1),
+    'stacked-quarter': Setting('--data stacked_mnist --loss saddle --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', (), 2),
+}
 
 def run(data, arm, rate, seed, search=False):
     "One run: learning rates fall to 0 over the second half, in every arm."
-    a = ARMS[arm]
-    options = f'--data {data} {a.options} --lr {rate} --decay {STEPS} --compile --checkpoint-every 1000 --evaluate-every {STEPS//10}'
-    name = f'{arm.replace("=", "").replace(" ", "-").lower()}-lr{rate}-s{seed}'
-    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms*STEPS/1000 + 25, name, 'gan')
+    a, s, (lr, ratio) = ARMS[arm], SETTINGS[data], rate
+    steps = (s.search_steps if search else s.steps)*a.steps
+    norm = '--norm batch'*('stacked' in data and '--norm' not in a.options)
+    options = f'{s.options} {norm} {a.options} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps} --evaluate-every {steps//10}'
+    name = f'{arm.replace("=", "").replace(" ", "-").lower()}-lr{lr}-r{ratio}-s{seed}'
+    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + 60, name, 'gan')
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
-def search_runs(data, arms=ARMS): return [run(data, a, rate, seed, True) for a in arms_of(data, arms) for rate in RATES for seed in SEARCH_SEEDS]
+def searched(data, arm):
+    "Rates -> the runs of the search, of an arm."
+    return {rate: [run(data, arm, rate, seed, True) for seed in SETTINGS[data].search_seeds] for rate in SETTINGS[data].rates}
+
+def search_runs(data, arms=ARMS):
+    if isinstance(SETTINGS[data].rates, str): return []
+    return [r for a in arms_of(data, arms) for each in searched(data, a).values() for r in each]
+
+def score(m):
+    "What the search goes by: modes, and where these are equal the share of samples near one, or the divergence from equal shares."
+    return m['modes'] + (m['high_quality'] if 'high_quality' in m else -m['kl']/10)
 
 def chosen(data, samples=SAMPLES):
-    "arm -> the learning rate with the most modes, then the most high-quality samples, if its search is complete."
-    rates = {a: best({rate: [run(data, a, rate, s, True) for s in SEARCH_SEEDS] for rate in RATES}, lambda m: m['modes'] + m['high_quality'], samples) for a in arms_of(data)}
+    "arm -> its learning rates, if its search is complete."
+    other = SETTINGS[data].rates
+    rates = chosen(other, samples) if isinstance(other, str) else {a: best(searched(data, a), score, samples) for a in arms_of(data)}
     return {a: r for a, r in rates.items() if r}
 
 def test_runs(data, arms=ARMS, samples=SAMPLES):
     rates = chosen(data, samples)
     return [run(data, a, rates[a], seed) for a in arms_of(data, arms) if a in rates for seed in range(ARMS[a].seeds[data])]
 
+CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'kl')
+
 def write_curves(runs, root, path):
-    "Modes and high-quality samples on the way, a row for each evaluation; of runs whose folder is gone, what the table has."
+    "What was measured on the way, a row for each evaluation; of runs whose folder is gone, what the table has."
     old, text = list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
-    w = csv.DictWriter(text, ('arm', 'seed', 'step', 'modes', 'high_quality'), lineterminator='\n')
+    w = csv.DictWriter(text, CURVES, lineterminator='\n', extrasaction='ignore')
     w.writeheader()
     for r in runs:
-        rows = [{'arm': r.arm, 'seed': r.seed, **row} for row in read_jsonl(r.folder(root)/'evaluations.jsonl')]
+        rows = [{'arm': r.arm, 'seed': r.seed, **{k: f'{v:.5g}' if isinstance(v, float) else v for k, v in row.items()}} for row in read_jsonl(r.folder(root)/'evaluations.jsonl')]
         w.writerows(rows or [row for row in old if (row['arm'], row['seed']) == (r.arm, str(r.seed))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
 
+THROUGH_TIME = ('K=0', 'look-ahead 10', 'K=10')
+
+def through_time(r, frames=8):
+    "The ring's centres, and `[(step, points), ...]`: what a run makes of the same 1,000 latents as it goes on."
+    options = {k: v for k, v in vars(parser().parse_args(shlex.split(r.command)[1:])).items() if v is not None and k not in ('command', 'device', 'evaluate_every')}
+    _, asked, config, (data, _) = plan(**options)
+    net, steps, rng = model_class(asked['model'])(config, r.seed), asked['steps'], torch.Generator().manual_seed(r.seed)
+    latent, drawn = net.sample_latent(1000, torch.Generator().manual_seed(123)), []
+    def snap(state, step): drawn.append((step, net.put(state).generate(latent)))
+    fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=steps//frames)
+    return data.centres, drawn
+
+def draw_time(runs, path):
+    "A row of scatter plots for each run."
+    rows = [(r, *through_time(r)) for r in runs]
+    fig, axs = plt.subplots(len(rows), len(rows[0][2]), figsize=(1.5*len(rows[0][2]), 1.65*len(rows)), squeeze=False)
+    for axes, (r, centres, drawn) in zip(axs, rows):
+        for ax, (step, points) in zip(axes, drawn):
+            ax.scatter(*centres.T, s=30, facecolors='none', edgecolors='tab:orange')
+            ax.scatter(*points.T, s=1, alpha=.4)
+            ax.set(xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], title=f'step {step:,}', aspect='equal')
+        axes[0].set_ylabel(r.arm)
+    fig.tight_layout()
+    save_figure(fig, path)
+
+def time():
+    runs = {r.arm: r for r in test_runs('ring') if r.seed == 0}
+    if not set(THROUGH_TIME) <= set(runs): return print('time: the rates are known after the search on the ring')
+    (SAMPLES/'modes').mkdir(parents=True, exist_ok=True)
+    draw_time([runs[a] for a in THROUGH_TIME], SAMPLES/'modes'/'time.png')
+
+def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
+    "Train and record what a verb stands for."
+    make = search_runs if what == 'search' else test_runs
+    if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train; which runs are next is known after the search')
+    train(runs, root, jobs, dry, missing)
+    if dry: return
+    record(make(data), root)
+    if what == 'test': write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
+
+def everything(root, jobs, dry):
+    for data in SETTINGS:
+        for what in ('search', 'test'): go(what, data, root, ARMS, jobs, dry)
+    if not dry and not (SAMPLES/'modes'/'time.png').exists(): time()
+
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test'))
-    p.add_argument('--data', choices=('ring', 'grid'), default='ring')
+    p.add_argument('what', choices=('search', 'test', 'time'))
+    p.add_argument('--data', choices=SETTINGS, default='ring')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
     p.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS))
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    with plainly():
-        runs = search_runs if o.what == 'search' else test_runs
-        if not runs(o.data, o.arms): raise SystemExit('error: the search of these arms is not complete; run it first: python tools/modes.py search')
-        train(runs(o.data, o.arms), o.runs, o.jobs, o.dry, o.missing)
-        if not o.dry:
-            record(runs(o.data), o.runs)
-            if o.what == 'test': write_curves(runs(o.data), o.runs, SAMPLES/'modes'/f'{o.data}.csv')
+    with plainly(): time() if o.what == 'time' else go(o.what, o.data, o.runs, o.arms, o.jobs, o.dry, o.missing)
