@@ -3,7 +3,7 @@
     python tools/modes.py search|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
     python tools/modes.py time
 
-`search` trains every arm with each pair of learning rates, on seeds kept for that; `test` trains the arms with the rates chosen there, and evaluates them
+`search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `test` trains the arms with what was chosen there, and evaluates them
 ten times on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
@@ -26,7 +26,6 @@ class Arm:
     k:int
     ms:tuple          # CPU milliseconds a step: of points, of stacked MNIST with the larger D, with the smaller
     seeds:dict        # data -> their number in the test
-    steps:int=1       # times those of the other arms
 
 ARMS = {
     'K=0': Arm('', 0, (3, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
@@ -44,35 +43,36 @@ class Setting:
     options:str       # of every run
     steps:int
     search_steps:int
-    rates:tuple       # (Adam's rate of D, G's as a multiple of it) that are searched; or the data whose rates are taken
+    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss) that are searched; or the data whose choice is taken
     search_seeds:tuple
     column:int        # of `Arm.ms`
 
-PAIRS = tuple((lr, ratio) for lr in ('3e-4', '1e-3', '3e-3') for ratio in ('1',))
+def either(*rates): return tuple((*r, loss) for r in rates for loss in ('saddle', 'nonsaturating'))
+POINTS = either(('3e-4', '1'), ('1e-3', '1'), ('3e-3', '1'))
 SETTINGS = {
-    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 25_000, PAIRS, (100, 101), 0),
-    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 25_000, PAIRS, (100,), 0),
-    'stacked-half': Setting('--data stacked_mnist --loss saddle --width 16 --d-width 8 --threads 1', 5000, 1500, (('5e-4', '3'), ('1e-3', '1'), ('1e-3', '3')), (100,), 1),
-    'stacked-quarter': Setting('--data stacked_mnist --loss saddle --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', (), 2),
+    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, (100,), 0),
+    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, (100,), 0),
+    'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 1500, either(('5e-4', '3'), ('1e-3', '1')), (100,), 1),
+    'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', (), 2),
 }
 
-def run(data, arm, rate, seed, search=False):
+def run(data, arm, how, seed, search=False):
     "One run: learning rates fall to 0 over the second half, in every arm."
-    a, s, (lr, ratio) = ARMS[arm], SETTINGS[data], rate
-    steps = (s.search_steps if search else s.steps)*a.steps
+    a, s, (lr, ratio, loss) = ARMS[arm], SETTINGS[data], how
+    steps = s.search_steps if search else s.steps
     norm = '--norm batch'*('stacked' in data and '--norm' not in a.options)
-    options = f'{s.options} {norm} {a.options} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps} --evaluate-every {steps//10}'
-    name = f'{arm.replace("=", "").replace(" ", "-").lower()}-lr{lr}-r{ratio}-s{seed}'
+    options = f'{s.options} {norm} {a.options} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps} --evaluate-every {steps//10}'
+    name = f'{arm.replace("=", "").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
     return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + 60, name, 'gan')
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
 def searched(data, arm):
-    "Rates -> the runs of the search, of an arm."
-    return {rate: [run(data, arm, rate, seed, True) for seed in SETTINGS[data].search_seeds] for rate in SETTINGS[data].rates}
+    "Rates and loss -> the runs of the search, of an arm."
+    return {how: [run(data, arm, how, seed, True) for seed in SETTINGS[data].search_seeds] for how in SETTINGS[data].how}
 
 def search_runs(data, arms=ARMS):
-    if isinstance(SETTINGS[data].rates, str): return []
+    if isinstance(SETTINGS[data].how, str): return []
     return [r for a in arms_of(data, arms) for each in searched(data, a).values() for r in each]
 
 def score(m):
@@ -80,14 +80,14 @@ def score(m):
     return m['modes'] + (m['high_quality'] if 'high_quality' in m else -m['kl']/10)
 
 def chosen(data, samples=SAMPLES):
-    "arm -> its learning rates, if its search is complete."
-    other = SETTINGS[data].rates
-    rates = chosen(other, samples) if isinstance(other, str) else {a: best(searched(data, a), score, samples) for a in arms_of(data)}
-    return {a: r for a, r in rates.items() if r}
+    "arm -> its learning rates and its loss, if its search is complete."
+    other = SETTINGS[data].how
+    found = chosen(other, samples) if isinstance(other, str) else {a: best(searched(data, a), score, samples) for a in arms_of(data)}
+    return {a: h for a, h in found.items() if h}
 
 def test_runs(data, arms=ARMS, samples=SAMPLES):
-    rates = chosen(data, samples)
-    return [run(data, a, rates[a], seed) for a in arms_of(data, arms) if a in rates for seed in range(ARMS[a].seeds[data])]
+    how = chosen(data, samples)
+    return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'kl')
 
