@@ -35,7 +35,7 @@ ARMS = {
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'stacked-half': 3}),
     'packing': Arm('--pack 2', 0, (3, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'spectral norm': Arm('--norm spectral', 0, (4, 25, 20), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
-    'gradient penalty': Arm('--norm none --penalty 1', 0, (4, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'gradient penalty': Arm('--norm none --penalty 10', 0, (4, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
 }
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Runs are resumed if they were interrupted; finished ones are not trained again. 
 import argparse, time
 from pathlib import Path
 
-import faces, unrolling
+import faces, modes, unrolling
 from runs import ROOT, SAMPLES, Run, keep, plainly, record, train
 
 DIGITS = [Run('digits', f'unroll {k}', k, s, '--data digits', (36, 178)[k > 0], f'k{k}-s{s}') for k in (0, 5) for s in range(5)]
@@ -36,3 +36,4 @@ if __name__ == '__main__':
             digits(o.runs, o.jobs, o.dry)
             unrolling.everything(o.runs, o.jobs, o.dry)
             faces.everything(o.runs, o.jobs, o.dry)
+            modes.everything(o.runs, o.jobs, o.dry)
