@@ -167,7 +167,7 @@ def evaluation(
 )->dict:            # JSON values
     """All metrics that apply. Labels: `category_error`. Known factors: `mig`, `dci_disentanglement`, `sap` and the
     others; by factor, its variable, chosen on training items. Codes: `read_`, `noisy_`, `fresh_`. Digits: `thickness_rho`, `slant_rho`, `frechet`... Point mixtures:
-    `modes`, `high_quality` (of 2,500 samples). `seed` decides all that is drawn."""
+    `modes`, `high_quality`, `balanced`, `spread` (of 2,500 samples). `seed` decides all that is drawn."""
     result = evaluate_categories(model, train, test)
     if train.name in ('digits', 'mnist'): result |= evaluate_strokes(model, seed)
     if train.name in ('digits', 'mnist', 'stacked_mnist'): result |= evaluate_images(model, train, seed)
@@ -175,7 +175,7 @@ def evaluation(
     if train.centres is not None:
         x = model.generate(model.sample_latent(2500, torch.Generator().manual_seed(seed)))
         got = mode_coverage(x.cpu(), train.centres, train.sigma)
-        result |= {'modes': got['modes'], 'high_quality': got['high_quality']}
+        result |= {k: v for k, v in got.items() if k != 'counts'}
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in result.items()}
 
 # %% ../nbs/09_cli.ipynb #30ea3e34

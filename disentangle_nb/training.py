@@ -460,6 +460,13 @@ class _Files:
     def close(self):
         if self.tracker: self.tracker.finish()
 
+    @contextmanager
+    def aside(self):
+        "The clock stands still: what is done here is not training."
+        wall, cpu = time.perf_counter(), time.process_time()
+        try: yield
+        finally: self.wall, self.cpu = self.wall + wall - time.perf_counter(), self.cpu + cpu - time.process_time()
+
     def save(self, state, rng, at):
         with room(self.out, at):
             for name in ('metrics', 'timings'): flush(self.out/f'{name}.jsonl')        # no checkpoint is ahead of its log
@@ -555,7 +562,7 @@ def fit(
                     kept = '; it is saved: the same command with --resume goes on from there' if out else ''
                     raise Interrupted(f'interrupted by {signal.Signals(signalled).name} after step {at}{kept}', signalled)
                 if picture and first and (at % picture_every == 0 or last):
-                    with room(out, at) if out else nullcontext(): picture(state, at)
+                    with room(out, at) if out else nullcontext(), files.aside() if files else nullcontext(): picture(state, at)
             if stop: raise Interrupted(f'interrupted by {stop[0].name} after the last step; the same command with --resume does the rest', stop[0])
     return state, log
 

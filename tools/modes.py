@@ -4,7 +4,7 @@
     python tools/modes.py time
 
 `search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `test` trains the arms with what was chosen there, and evaluates them
-ten times on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
+on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
 import argparse, csv, io, shlex
@@ -15,10 +15,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from disentangle_nb.cli import parser, plan
+from disentangle_nb.cli import cpu_threads, parser, plan
 from disentangle_nb.explore import save_figure
 from disentangle_nb.training import fit, model_class, read_jsonl, write_whole
-from runs import ROOT, SAMPLES, Run, best, plainly, record, train
+from runs import ROOT, SAMPLES, Run, best, left, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -26,6 +26,8 @@ class Arm:
     k:int
     ms:tuple          # CPU milliseconds a step: of points, of stacked MNIST with the larger D, with the smaller
     seeds:dict        # data -> their number in the test
+    like:str=''       # the arm whose rates and loss it takes, if it has no search of its own
+    longer:dict=None  # data -> times the steps of the others
 
 ARMS = {
     'K=0': Arm('', 0, (3, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
@@ -33,9 +35,12 @@ ARMS = {
     'K=5': Arm('', 5, (8, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=10': Arm('', 10, (13, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'stacked-half': 3}),
+    'look-ahead 10, as K=10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 5}, 'K=10'),
+    'K=0, longer': Arm('', 0, (3, 21, 17), {'ring': 5, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
+    'K=0, no norm': Arm('--norm none', 0, (3, 19, 15), {'stacked-half': 3}),
     'packing': Arm('--pack 2', 0, (3, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
-    'spectral norm': Arm('--norm spectral', 0, (4, 25, 20), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'gradient penalty': Arm('--norm none --penalty 10', 0, (4, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'spectral norm': Arm('--norm spectral', 0, (4, 25, 20), {'stacked-half': 3}),
 }
 
 @dataclass(frozen=True)
@@ -44,60 +49,62 @@ class Setting:
     steps:int
     search_steps:int
     how:tuple         # (Adam's rate of D, G's as a multiple of it, loss) that are searched; or the data whose choice is taken
-    search_seeds:tuple
     column:int        # of `Arm.ms`
 
+SEARCH_SEED = 100
 def either(*rates): return tuple((*r, loss) for r in rates for loss in ('saddle', 'nonsaturating'))
 POINTS = either(('3e-4', '1'), ('1e-3', '1'), ('3e-3', '1'))
 SETTINGS = {
-    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, (100,), 0),
-    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, (100,), 0),
-    'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 1500, either(('5e-4', '3'), ('1e-3', '1')), (100,), 1),
-    'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', (), 2),
+    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, 0),
+    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 25_000, POINTS, 0),
+    'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 1500, either(('5e-4', '3'), ('1e-3', '1')), 1),
+    'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', 2),
 }
 
 def run(data, arm, how, seed, search=False):
     "One run: learning rates fall to 0 over the second half, in every arm."
     a, s, (lr, ratio, loss) = ARMS[arm], SETTINGS[data], how
-    steps = s.search_steps if search else s.steps
+    steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
     norm = '--norm batch'*('stacked' in data and '--norm' not in a.options)
-    options = f'{s.options} {norm} {a.options} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps} --evaluate-every {steps//10}'
-    name = f'{arm.replace("=", "").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
-    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + 60, name, 'gan')
+    options = f'{s.options} {norm} {a.options} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
+    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, 'gan')
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
 def searched(data, arm):
-    "Rates and loss -> the runs of the search, of an arm."
-    return {how: [run(data, arm, how, seed, True) for seed in SETTINGS[data].search_seeds] for how in SETTINGS[data].how}
+    "Rates and loss -> the run of the search, of an arm."
+    return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in SETTINGS[data].how}
 
 def search_runs(data, arms=ARMS):
     if isinstance(SETTINGS[data].how, str): return []
-    return [r for a in arms_of(data, arms) for each in searched(data, a).values() for r in each]
+    return [r for a in arms_of(data, arms) if not ARMS[a].like for each in searched(data, a).values() for r in each]
 
 def score(m):
-    "What the search goes by: modes, and where these are equal the share of samples near one, or the divergence from equal shares."
-    return m['modes'] + (m['high_quality'] if 'high_quality' in m else -m['kl']/10)
+    "What the search goes by: high-quality samples, of each mode no more than its share; on stacked MNIST modes, and where these are equal a small divergence from equal shares."
+    return m['balanced'] if 'balanced' in m else m['modes'] - m['kl']/10
 
 def chosen(data, samples=SAMPLES):
     "arm -> its learning rates and its loss, if its search is complete."
-    other = SETTINGS[data].how
-    found = chosen(other, samples) if isinstance(other, str) else {a: best(searched(data, a), score, samples) for a in arms_of(data)}
-    return {a: h for a, h in found.items() if h}
+    other, found = SETTINGS[data].how, {}
+    if isinstance(other, str): return chosen(other, samples)
+    for a in arms_of(data): found[a] = found.get(ARMS[a].like) if ARMS[a].like else best(searched(data, a), score, samples)
+    if found.get('look-ahead 10') == found.get('K=10'): found.pop('look-ahead 10, as K=10', None)       # it would be the same arm
+    return {a: how for a, how in found.items() if how}
 
 def test_runs(data, arms=ARMS, samples=SAMPLES):
     how = chosen(data, samples)
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
-CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'kl')
+CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
-    "What was measured on the way, a row for each evaluation; of runs whose folder is gone, what the table has."
-    old, text = list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
+    "What was measured on the way, a row for each evaluation of a finished run; of runs whose folder is gone, what the table has."
+    unfinished, old, text = left(runs, root), list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
     w = csv.DictWriter(text, CURVES, lineterminator='\n', extrasaction='ignore')
     w.writeheader()
     for r in runs:
-        rows = [{'arm': r.arm, 'seed': r.seed, **{k: f'{v:.5g}' if isinstance(v, float) else v for k, v in row.items()}} for row in read_jsonl(r.folder(root)/'evaluations.jsonl')]
+        rows = [{'arm': r.arm, 'seed': r.seed, **{k: f'{v:.5g}' if isinstance(v, float) else v for k, v in row.items()}} for row in ([] if r in unfinished else read_jsonl(r.folder(root)/'evaluations.jsonl'))]
         w.writerows(rows or [row for row in old if (row['arm'], row['seed']) == (r.arm, str(r.seed))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
@@ -111,7 +118,7 @@ def through_time(r, frames=8):
     net, steps, rng = model_class(asked['model'])(config, r.seed), asked['steps'], torch.Generator().manual_seed(r.seed)
     latent, drawn = net.sample_latent(1000, torch.Generator().manual_seed(123)), []
     def snap(state, step): drawn.append((step, net.put(state).generate(latent)))
-    fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=steps//frames)
+    with cpu_threads(asked['threads']): fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=steps//frames)
     return data.centres, drawn
 
 def draw_time(runs, path):
