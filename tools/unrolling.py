@@ -15,8 +15,9 @@ from statistics import mean, median
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from sklearn.metrics import confusion_matrix
 
-from disentangle_nb.cli import parser, plan
+from disentangle_nb.cli import MOST, first_categorical, parser, plan, read_codes
 from disentangle_nb.data import load_data
 from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway, tile
 from disentangle_nb.gan import discriminator_loss
@@ -305,11 +306,40 @@ def social(folder):
     fig.text(.04, .72, 'Unrolled GANs, InfoGAN and VAEInfoGAN, derived and tested in notebooks', color='white', size=21, va='center')
     return fig
 
+def confusion(folder):
+    "What Q calls the test images of each class (rows): the share of them whose category was matched to each class (columns). Of a finished run."
+    model, test, match = load(folder), load_data(read_config(folder)['data'], 'test'), json.loads((folder/'evaluation.json').read_text())['category_match']
+    found = read_codes(model, test, idx := test.some(MOST))[first_categorical(model).name]
+    return confusion_matrix(test.y[idx], torch.tensor(match)[found], labels=range(len(test.classes)), normalize='true').round(4).tolist()
+
+def draw_confusions(found):
+    "A square for each model, the darker the more."
+    fig, axs = plt.subplots(1, len(found), figsize=(2.6*len(found), 2.9), layout='constrained')
+    for ax, (name, m) in zip(axs, found.items()):
+        ax.imshow(m, cmap='Greys', vmin=0, vmax=1)
+        ax.set(title=name, xticks=range(len(m)), yticks=range(len(m)), xlabel='its category is that of')
+        ax.tick_params(labelsize=7, length=0)
+        for i, j in np.argwhere(np.array(m) >= .1): ax.text(j, i, f'{100*m[i][j]:.0f}', size=6, ha='center', va='center', color='white' if m[i][j] > .5 else 'black')
+    axs[0].set_ylabel('test images of')
+    return fig
+
+def confusions(folder):
+    "Of the best model of K = 0, and of each K's median one."
+    titles = {'k0-best': 'K=0, its best', **{f'k{ARMS[a].k}': a for a in UNROLLED}}
+    found = {title: confusion(folder/name) for name, title in titles.items()}
+    write_json(folder/'confusions.json', found)
+    return draw_confusions(found)
+
+def named(folder):
+    "The share of each class's test images that is named right, as `record` wants it."
+    return {'named': np.diag(confusion(folder)).tolist()}
+
 def draw(folder):
     save_figure(table(folder), folder/'traversals.png')
     save_figure(q_losses(folder), folder/'q_losses.png')
+    save_figure(confusions(folder), folder/'confusions.png')
     save_animation(moving(folder), folder/'moving.gif', 10)
-    print(f'drawn: {folder}/traversals.png, q_losses.png, moving.gif', flush=True)
+    print(f'drawn: {folder}/traversals.png, q_losses.png, confusions.png, moving.gif', flush=True)
 
 def published(runs, root):
     "All that the pages show of the MNIST runs."
@@ -329,7 +359,7 @@ def everything(root, jobs, dry):
     if not dry: write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(root))
     for runs in (limits_runs(), why_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
-        if not dry: record(runs, root)
+        if not dry: record(runs, root, more=named)
 
 def quick(root, jobs, steps=200, seeds=2):
     "The test on digits, far too short and with far too few seeds, drawn as the real one is."
@@ -370,4 +400,4 @@ if __name__ == '__main__':
             runs = {'search': lambda: search_runs(o.data, o.arms), 'test': lambda: test_runs(o.data, o.arms), 'limits': limits_runs, 'why': why_runs}[o.what]()
             if not runs: sys.exit('error: there is nothing to train: these arms have no search of their own, none on these data, or one that is not complete')
             train(runs, o.runs, o.jobs, o.dry, o.missing)
-            if not o.dry: record(runs, o.runs)
+            if not o.dry: record(runs, o.runs, **({'more': named} if o.what in ('limits', 'why') else {}))
