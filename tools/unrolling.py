@@ -50,6 +50,7 @@ ARMS = {
     'alternating, look-ahead 10': Arm('--alternating --lookahead', 10, (50, 0), (14, 0), 'look-ahead 10'),
     'fresh, K=5': Arm('--fresh', 5, (0, 320), (0, 3), 'K=5'),
     'fresh, K=10': Arm('--fresh', 10, (140, 620), (5, 3), 'K=10'),
+    'K=0, codes x3': Arm('--cont-weight .3', 0, (12, 0), (5, 0), 'K=0'),
     'look-ahead 10, codes x3': Arm('--lookahead --cont-weight .3', 10, (48, 0), (5, 0), 'look-ahead 10'),
     'extra-D 10, codes x10': Arm('--d-steps 10 --cont-weight 1', 0, (53, 0), (5, 0), 'extra-D 10'),
     **{f'no norm, K={k}': Arm('--norm none', k, (0, 42 if k == 0 else 360), (0, 3), 'K=10') for k in (0, 10)},
