@@ -22,6 +22,7 @@ from disentangle_nb.data import load_data
 from disentangle_nb.explore import plot_curves, plot_traversals, save_animation, save_figure, sway, tile
 from disentangle_nb.gan import discriminator_loss
 from disentangle_nb.infogan import Continuous
+from disentangle_nb.networks import judged
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
 from runs import KEPT, ROOT, SAMPLES, Run, best, keep, overridden, plainly, record, recorded, short, train
 
@@ -212,7 +213,7 @@ def shown(runs, root, folder, samples=SAMPLES):
     record(runs, root, samples)
     for name, r in new.items(): keep(r, root, folder/name, files[name])
     write_curves([by[e['arm'], e['seed']] for e in entries if e['arm'] in UNROLLED], root, folder/'curves.csv')
-    draw(folder)
+    draw(folder, recorded(runs[0].experiment, samples))
 
 def stands(run, folder, files, entries):
     "Whether the folder holds these files of this run, by its seed and what was measured of it."
@@ -221,15 +222,16 @@ def stands(run, folder, files, entries):
     told = next(e['metrics'] for e in entries if e['command'] == run.command)
     return config['seed'] == run.seed and all(short(found[k]) == told[k] for k in ('category_error', 'frechet'))
 
-def table(folder):
+def table(folder, entries):
     """For each K the median run's traversals of the code that goes best with thickness, and of the one that goes best with slant, each with
-    its rank correlation."""
+    its rank correlation, and the median of that over the arm's seeds."""
     models, classes, measured, titles = {}, tuple(map(str, range(10))), ('thickness', 'slant'), []
     for arm in UNROLLED:
         path = folder/f'k{ARMS[arm].k}'
         found, seed = json.loads((path/'evaluation.json').read_text()), json.loads((path/'config.json').read_text())['seed']
         models[arm] = load(path), [found[f'{m}_code'] for m in measured], found['category_match']
-        titles += [f'{arm}, seed {seed}: {m} ({found[f"{m}_code"]}, {found[f"{m}_rho"]:.2f})' for m in measured]
+        usual = {m: median(e['metrics'][f'{m}_rho'] for e in entries if e['arm'] == arm) for m in measured}
+        titles += [f'{arm}, seed {seed}, {m}: {found[f"{m}_rho"]:.2f} (all seeds {usual[m]:.2f})' for m in measured]
     fig = plot_traversals(models, measured, classes=classes)
     for ax, title in zip(fig.axes, titles): ax.set_title(title, fontsize=10)
     return fig
@@ -243,14 +245,24 @@ def q_losses(folder):
     fig.tight_layout()
     return fig
 
+TITLE = 26        # pixels of the title of samples.png
+
+def draw_searched(pictures):
+    "Side by side, with titles of their own."
+    fig, axs = plt.subplots(1, len(pictures), figsize=(4.58*len(pictures), 4.9), layout='constrained')
+    for ax, picture, title in zip(axs, pictures, ('1,000 steps, rates 0.001 x 3', '1,000 steps, rates 0.0005 x 3', '2,000 steps, rates 0.0005 x 3', 'the same, a fresh batch for each unrolled step')):
+        ax.imshow(picture[TITLE:])
+        ax.axis('off')
+        ax.set_title(title)
+    return fig
+
 def searched(root, folder):
-    "What K = 10 draws on MNIST in its search, and on fresh batches: the samples of four runs side by side. A picture that is there stays."
+    "What K = 10 draws on MNIST in its search, and on fresh batches: the samples of four runs. A picture that is there stays."
     if (folder/'k10-search.png').exists(): return
     first, second = ({rate_of(r): r for r in each} for each in rounds('mnist', 'K=10'))
     runs = [first['1e-3', '3'], first['5e-4', '3'], second['5e-4', '3'], *pilot()]
     train(runs, root, 1)
-    pictures = [plt.imread(r.folder(root)/'samples.png') for r in runs]
-    plt.imsave(folder/'k10-search.png', np.concatenate(pictures, 1))
+    save_figure(draw_searched([plt.imread(r.folder(root)/'samples.png') for r in runs]), folder/'k10-search.png')
 
 MEASURED = (('K=0', 3), ('look-ahead 10', 2), ('K=10', 2), ('no norm, K=10', 0))      # whose last states `gradients` measures
 
@@ -307,21 +319,30 @@ def social(folder):
     fig.text(.04, .72, 'Unrolled GANs, InfoGAN and VAEInfoGAN, derived and tested in notebooks', color='white', size=21, va='center')
     return fig
 
-def confusion(folder):
-    "What Q calls the test images of each class (rows): the share of them whose category was matched to each class (columns). Of a finished run."
-    model, test, match = load(folder), load_data(read_config(folder)['data'], 'test'), json.loads((folder/'evaluation.json').read_text())['category_match']
-    found = read_codes(model, test, idx := test.some(MOST))[first_categorical(model).name]
-    return confusion_matrix(test.y[idx], torch.tensor(match)[found], labels=range(len(test.classes)), normalize='true').round(4).tolist()
+def confusion(folder, n=5000):
+    """Of a finished run, two squares of shares. `read`: the test images of each class (rows), by the class that the category which Q gives them was matched
+    to (columns). `drawn`: what G draws for the category of each class (rows), by the class that a classifier sees there (columns)."""
+    model, test, match = load(folder), load_data(read_config(folder)['data'], 'test'), torch.tensor(json.loads((folder/'evaluation.json').read_text())['category_match'])
+    code, latent = first_categorical(model).name, model.sample_latent(n, torch.Generator().manual_seed(0))
+    read, seen = read_codes(model, test, idx := test.some(MOST))[code], torch.cat([judged(model.generate({k: v[i] for k, v in latent.items()}))[0] for i in torch.arange(n).split(1000)])
+    square = lambda a, b: confusion_matrix(a, b, labels=range(len(test.classes)), normalize='true').round(4).tolist()
+    return {'read': square(test.y[idx], match[read]), 'drawn': square(match[latent[code]], seen)}
+
+CONFUSIONS = {'read': ('test image', "digit of its category, by Q"), 'drawn': ('category of', 'digit that G draws')}
 
 def draw_confusions(found):
-    "A square for each model, the darker the more."
-    fig, axs = plt.subplots(1, len(found), figsize=(2.6*len(found), 2.9), layout='constrained')
-    for ax, (name, m) in zip(axs, found.items()):
-        ax.imshow(m, cmap='Greys', vmin=0, vmax=1)
-        ax.set(title=name, xticks=range(len(m)), yticks=range(len(m)), xlabel='its category is that of')
-        ax.tick_params(labelsize=7, length=0)
-        for i, j in np.argwhere(np.array(m) >= .1): ax.text(j, i, f'{100*m[i][j]:.0f}', size=6, ha='center', va='center', color='white' if m[i][j] > .5 else 'black')
-    axs[0].set_ylabel('test images of')
+    "For each model a square for either direction, the darker the more; shares from a tenth up in per cent."
+    fig, axs = plt.subplots(2, len(found), figsize=(2.6*len(found), 5.8), layout='constrained', sharey='row')
+    for column, (name, squares) in zip(axs.T, found.items()):
+        column[0].set_title(name)
+        for ax, (which, (_, below)) in zip(column, CONFUSIONS.items()):
+            ax.imshow(squares[which], cmap='Greys', vmin=0, vmax=1)
+            ax.set(xticks=range(10), yticks=range(10), xlabel=below)
+            ax.tick_params(labelsize=7, length=0)
+            for i, row in enumerate(squares[which]):
+                for j, v in enumerate(row):
+                    if v >= .1: ax.text(j, i, f'{100*v:.0f}', size=6, ha='center', va='center', color='white' if v > .5 else 'black')
+    for ax, (left, _) in zip(axs[:, 0], CONFUSIONS.values()): ax.set_ylabel(left)
     return fig
 
 def confusions(folder):
@@ -333,10 +354,10 @@ def confusions(folder):
 
 def named(folder):
     "The share of each class's test images that is named right, as `record` wants it."
-    return {'named': np.diag(confusion(folder)).tolist()}
+    return {'named': np.diag(confusion(folder)['read']).tolist()}
 
-def draw(folder):
-    save_figure(table(folder), folder/'traversals.png')
+def draw(folder, entries):
+    save_figure(table(folder, entries), folder/'traversals.png')
     save_figure(q_losses(folder), folder/'q_losses.png')
     save_figure(confusions(folder), folder/'confusions.png')
     save_animation(moving(folder), folder/'moving.gif', 10)
