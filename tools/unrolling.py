@@ -1,7 +1,7 @@
 """Chapter 10's experiment: does unrolling disentangle? Its runs, numbers, shown models and figures.
 
     python tools/unrolling.py search|test --data digits|mnist [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
-    python tools/unrolling.py limits|why [--runs runs] [--jobs 1] [--missing] [--dry]
+    python tools/unrolling.py limits|why|ring [--runs runs] [--jobs 1] [--missing] [--dry]
     python tools/unrolling.py shown|gradient [--runs runs]
     python tools/unrolling.py cost --data digits|mnist
 
@@ -125,6 +125,16 @@ def limits_runs():
     usual = f'{s.options} --lr 1e-3 --lr-ratio 3 --steps {s.steps}'
     return [Run('unrolling-mnist-limits', name, 0, seed, overridden(usual, more), seconds, f'{name.replace(" ", "-").replace(chr(39), "").lower()}-s{seed}')
             for name, (more, seconds) in LIMITS.items() for seed in (100, 101)]
+
+RING = {          # options, K, seeds, CPU seconds
+    'lambda 0': ('--cats 8 --info 0', 0, 10, 60), 'lambda 0.1': ('--cats 8 --info .1', 0, 10, 60), 'lambda 1': ('--cats 8', 0, 10, 60), 'lambda 1, ten categories': ('--cats 10', 0, 10, 60),
+    'lambda 0, K=10': ('--cats 8 --info 0', 10, 3, 470), 'lambda 1, K=10': ('--cats 8', 10, 3, 470),
+}
+
+def ring_runs():
+    "InfoGAN on the ring, where a GAN loses modes, with and without its information."
+    return [Run('unrolling-ring', name, k, seed, f'--data ring --compile --checkpoint-every 1000 --conts 0 {options} --lr 1e-3 --lr-ratio 1 --steps 10000 --decay 10000', seconds,
+                f'{name.replace(" ", "-").replace(",", "").replace("=", "").lower()}-s{seed}') for name, (options, k, seeds, seconds) in RING.items() for seed in range(seeds)]
 
 def discarded():
     "Runs that were begun as tests before the second round of the search was over, and are told of in the chapter."
@@ -382,6 +392,8 @@ def everything(root, jobs, dry):
     for runs in (limits_runs(), why_runs(), discarded(), pilot()):
         train(runs, root, jobs, dry)
         if not dry: record(runs, root, more=named)
+    train(ring_runs(), root, jobs, dry)
+    if not dry: record(ring_runs(), root)
 
 def quick(root, jobs, steps=200, seeds=2):
     "The test on digits, far too short and with far too few seeds, drawn as the real one is."
@@ -407,6 +419,7 @@ def options():
     verb('test', 'train the arms with the rates chosen there', 'data', 'arms', 'runs', 'train')
     verb('limits', 'on MNIST, K = 0 with one thing changed at a time', 'runs', 'train')
     verb('why', 'on MNIST, K = 10 with one thing changed, and K = 0 beside it', 'runs', 'train')
+    verb('ring', 'on the ring, where a GAN loses modes, InfoGAN with and without its information', 'runs', 'train')
     verb('shown', 'on MNIST, keep the median models and draw the figures', 'runs')
     verb('cost', 'measure a step of every arm, in turns', 'data')
     verb('gradient', "on MNIST, hold G's gradient through K steps against the look-ahead's", 'runs')
@@ -419,7 +432,7 @@ if __name__ == '__main__':
         elif o.what == 'gradient': write_json(SAMPLES/'unrolled_infogan'/'gradient.json', gradients(o.runs))
         elif o.what == 'shown': published(test_runs('mnist'), o.runs)
         else:
-            runs = {'search': lambda: search_runs(o.data, o.arms), 'test': lambda: test_runs(o.data, o.arms), 'limits': limits_runs, 'why': why_runs}[o.what]()
+            runs = {'search': lambda: search_runs(o.data, o.arms), 'test': lambda: test_runs(o.data, o.arms), 'limits': limits_runs, 'why': why_runs, 'ring': ring_runs}[o.what]()
             if not runs: sys.exit('error: there is nothing to train: these arms have no search of their own, none on these data, or one that is not complete')
             train(runs, o.runs, o.jobs, o.dry, o.missing)
             if not o.dry: record(runs, o.runs, **({'more': named} if o.what in ('limits', 'why') else {}))
