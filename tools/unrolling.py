@@ -133,7 +133,7 @@ RING = {          # options, K, seeds, CPU seconds
 
 def ring_runs():
     "InfoGAN on the ring, where a GAN loses modes, with and without its information."
-    return [Run('unrolling-ring', name, k, seed, f'--data ring --compile --checkpoint-every 1000 --conts 0 {options} --lr 1e-3 --lr-ratio 1 --steps 10000 --decay 10000', seconds,
+    return [Run('unrolling-ring', name, k, seed, f'--data ring {"--compile "*(k > 0)}--checkpoint-every 1000 --conts 0 {options} --lr 1e-3 --lr-ratio 1 --steps 10000 --decay 10000', seconds,
                 f'{name.replace(" ", "-").replace(",", "").replace("=", "").lower()}-s{seed}') for name, (options, k, seeds, seconds) in RING.items() for seed in range(seeds)]
 
 def discarded():
