@@ -22,12 +22,15 @@ from runs import ROOT, SAMPLES, Run, best, left, plainly, record, train
 
 @dataclass(frozen=True)
 class Arm:
-    options:str       # of `disentangle train gan`
+    options:object    # of `disentangle train`; or data -> these
     k:int
     ms:tuple          # CPU milliseconds a step: of points, of stacked MNIST with the larger D, with the smaller
     seeds:dict        # data -> their number in the test
     like:str=''       # the arm whose rates and loss it takes, if it has no search of its own
     longer:dict=None  # data -> times the steps of the others
+    model:str='gan'
+
+    def options_of(self, data): return self.options[data] if isinstance(self.options, dict) else self.options
 
 ARMS = {
     'K=0': Arm('', 0, (3, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
@@ -41,6 +44,7 @@ ARMS = {
     'packing': Arm('--pack 2', 0, (3, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'gradient penalty': Arm('--norm none --penalty 10', 0, (4, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'spectral norm': Arm('--norm spectral', 0, (4, 25, 20), {'stacked-half': 3}),
+    'information': Arm({'ring': '--cats 8 --conts 0', 'grid': '--cats 25 --conts 0', 'stacked-half': '--cats 10,10,10 --conts 0'}, 0, (6, 25, 20), {'ring': 5, 'grid': 3, 'stacked-half': 3}, model='infogan'),
 }
 
 @dataclass(frozen=True)
@@ -65,10 +69,11 @@ def run(data, arm, how, seed, search=False):
     "One run: learning rates fall to 0 over the second half, in every arm."
     a, s, (lr, ratio, loss) = ARMS[arm], SETTINGS[data], how
     steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
-    norm = '--norm batch'*('stacked' in data and '--norm' not in a.options)
-    options = f'{s.options} {norm} {a.options} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    own = a.options_of(data)
+    norm = '--norm batch'*('stacked' in data and '--norm' not in own)
+    options = f'{s.options} {norm} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
     name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
-    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, 'gan')
+    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, a.model)
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
