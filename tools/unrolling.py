@@ -24,7 +24,7 @@ from disentangle_nb.gan import discriminator_loss
 from disentangle_nb.infogan import Continuous
 from disentangle_nb.networks import judged
 from disentangle_nb.training import load, load_checkpoint, model_class, read_config, write_json, write_whole
-from runs import KEPT, ROOT, SAMPLES, Run, best, keep, overridden, plainly, record, recorded, short, train
+from runs import KEPT, ROOT, SAMPLES, Run, best, keep, left, overridden, plainly, record, recorded, short, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -135,6 +135,20 @@ def ring_runs():
     "InfoGAN on the ring, where a GAN loses modes, with and without its information."
     return [Run('unrolling-ring', name, k, seed, f'--data ring {"--compile "*(k > 0)}--checkpoint-every 1000 --conts 0 {options} --lr 1e-3 --lr-ratio 1 --steps 10000 --decay 10000', seconds,
                 f'{name.replace(" ", "-").replace(",", "").replace("=", "").lower()}-s{seed}') for name, (options, k, seeds, seconds) in RING.items() for seed in range(seeds)]
+
+def draw_ring(root, seed=0):
+    "What one seed of each arm at K = 0 draws, coloured by its category; a picture whose runs are gone stays."
+    runs, path = [r for r in ring_runs() if r.seed == seed and r.k == 0], SAMPLES/'unrolled_infogan'/'ring.png'
+    if left(runs, root): return print(f'{path.name}: stays as it is, seed {seed} is not finished')
+    centres = load_data('ring').centres
+    fig, axs = plt.subplots(1, len(runs), figsize=(3*len(runs), 3.2), layout='constrained')
+    for ax, r in zip(axs, runs):
+        model = load(r.folder(root))
+        latent = model.sample_latent(1000, torch.Generator().manual_seed(seed))
+        ax.scatter(*centres.T, s=90, facecolors='none', edgecolors='.6')
+        ax.scatter(*model.generate(latent).T, s=3, c=latent['c_cat1'], cmap='tab10', vmin=0, vmax=9)
+        ax.set(title=r.arm, xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect='equal')
+    save_figure(fig, path)
 
 def discarded():
     "Runs that were begun as tests before the second round of the search was over, and are told of in the chapter."
@@ -393,7 +407,9 @@ def everything(root, jobs, dry):
         train(runs, root, jobs, dry)
         if not dry: record(runs, root, more=named)
     train(ring_runs(), root, jobs, dry)
-    if not dry: record(ring_runs(), root)
+    if not dry:
+        record(ring_runs(), root)
+        draw_ring(root)
 
 def quick(root, jobs, steps=200, seeds=2):
     "The test on digits, far too short and with far too few seeds, drawn as the real one is."
@@ -436,3 +452,4 @@ if __name__ == '__main__':
             if not runs: sys.exit('error: there is nothing to train: these arms have no search of their own, none on these data, or one that is not complete')
             train(runs, o.runs, o.jobs, o.dry, o.missing)
             if not o.dry: record(runs, o.runs, **({'more': named} if o.what in ('limits', 'why') else {}))
+            if not o.dry and o.what == 'ring': draw_ring(o.runs)
