@@ -288,7 +288,7 @@ def searched(root, folder):
     train(runs, root, 1)
     save_figure(draw_searched([plt.imread(r.folder(root)/'samples.png') for r in runs]), folder/'k10-search.png')
 
-MEASURED = (('K=0', 3), ('look-ahead 10', 2), ('K=10', 2), ('no norm, K=10', 0))      # whose last states `gradients` measures
+MEASURED = (('K=0', 3), ('look-ahead 10', 2), *(('K=10', s) for s in (2, 3, 4, 5)), ('no norm, K=10', 0))      # whose last states `gradients` measures
 
 def opened(run, root, **change):
     "A run's model with settings changed, its last state, and its batch size."
@@ -315,11 +315,16 @@ def looked(net, state, x, x_new, rng):
             'information': information.norm().item(), **dict(zip(('before, own', 'before, other', 'after, own', 'after, other'), loss))}
 
 def gradients(root, batches=20):
-    "`looked` at the last states of some of the test's MNIST runs, for K = 1, 5, 10: means over batches, a row for each run and K."
-    by, real, rows = {(r.arm, r.seed): r for r in test_runs('mnist')}, load_data('mnist'), []
-    train([by[m] for m in MEASURED], root, 1)
+    """`looked` at the last states of some of the test's MNIST runs, for K = 1, 5, 10: means over batches, a row for each run and K. Rows that are there,
+    of runs whose folder is gone, stay."""
+    path, by, real = SAMPLES/'unrolled_infogan'/'gradient.json', {(r.arm, r.seed): r for r in test_runs('mnist')}, load_data('mnist')
+    known, rows = json.loads(path.read_text()) if path.exists() else [], []
     torch.set_num_threads(1)
     for m in MEASURED:
+        if (old := [row for row in known if (row['arm'], row['seed']) == m]) and left([by[m]], root):
+            rows += old
+            continue
+        train([by[m]], root, 1)
         for k in (1, 5, 10):
             net, state, size = opened(by[m], root, unroll=k, lookahead=False)
             found = [looked(net, state, *real.batch(2*size, rng := torch.Generator().manual_seed(s)).chunk(2), rng) for s in range(batches)]
