@@ -371,7 +371,7 @@ def draw_confusions(found):
             for i, row in enumerate(squares[which]):
                 for j, v in enumerate(row):
                     if v >= .1: ax.text(j, i, f'{100*v:.0f}', size=6, ha='center', va='center', color='white' if v > .5 else 'black')
-    for ax, (left, _) in zip(axs[:, 0], CONFUSIONS.values()): ax.set_ylabel(left)
+    for ax, (beside, _) in zip(axs[:, 0], CONFUSIONS.values()): ax.set_ylabel(beside)
     return fig
 
 def confusions(folder):
