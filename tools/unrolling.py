@@ -129,6 +129,8 @@ def limits_runs():
 RING = {          # options, K, seeds, CPU seconds
     'lambda 0': ('--cats 8 --info 0', 0, 10, 60), 'lambda 0.1': ('--cats 8 --info .1', 0, 10, 60), 'lambda 1': ('--cats 8', 0, 10, 60), 'lambda 1, ten categories': ('--cats 10', 0, 10, 60),
     'lambda 0, K=10': ('--cats 8 --info 0', 10, 3, 470), 'lambda 1, K=10': ('--cats 8', 10, 3, 470),
+    'lambda 0.1, look-ahead 10': ('--cats 8 --info .1 --lookahead', 10, 6, 200), 'lambda 0.1, K=10': ('--cats 8 --info .1', 10, 6, 470),
+    'lambda 1, ten categories, look-ahead 10': ('--cats 10 --lookahead', 10, 6, 200), 'lambda 1, ten categories, K=10': ('--cats 10', 10, 6, 470),
 }
 
 def ring_runs():
