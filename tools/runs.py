@@ -1,13 +1,14 @@
 """What the experiments share: a list of runs is trained as far as that is missing, and gathered in samples/runs.json, an object a line."""
-import json, shlex, shutil, sys
+import json, re, shlex, shutil, sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean
 
 from disentangle_nb.cli import finished, planned, sweep
 from disentangle_nb.data import InputError
-from disentangle_nb.training import load_tensors, save_tensors, write_whole
+from disentangle_nb.training import load_tensors, read_jsonl, save_tensors, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT/'samples'
@@ -38,9 +39,16 @@ def at(run, root):
     out = run.folder(root)
     return {'arm': run.arm, 'k': run.k, 'seed': run.seed, 'out': out, 'command': [*shlex.split(run.command)[1:], '--out', str(out), '--resume']}
 
+DIVERGED = 'diverged.txt'      # in the folder of a run that ended in a NaN: the error
+
+def diverged(folder):
+    "The step at which a run's numbers ceased to be finite, or None. That is a result: such a run is not trained again, unless this file is deleted."
+    path = Path(folder)/DIVERGED
+    return int(re.search(r'at step (\d+)', path.read_text())[1]) if path.exists() else None
+
 def left(runs, root):
     "Those that are not finished."
-    return [run for run, p in zip(runs, planned([at(r, root) for r in runs])) if not finished(p)]
+    return [run for run, p in zip(runs, planned([at(r, root) for r in runs])) if not finished(p) and diverged(p['out']) is None]
 
 FAILED = {}       # folder -> error, of runs that `train` could not bring to their end
 
@@ -49,7 +57,10 @@ def train(runs, root, jobs, dry=False, missing=False):
     known = {e['command'] for e in recorded(runs[0].experiment)} if missing else ()
     todo = [r for r in left(runs, root) if r.command not in known]
     print(f'{runs[0].experiment}: {len(runs)} runs, {len(todo)} to do, about {sum(r.seconds for r in todo)/3600:.1f} core-hours', flush=True)
-    if todo and not dry: FAILED.update(sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True)))
+    if not todo or dry: return
+    for folder, error in sweep([at(r, root) for r in todo], jobs, say=lambda text: print('  ' + text, flush=True)).items():
+        if re.search(r'is (nan|-?inf|not finite) at step \d+', error): write_whole(folder/DIVERGED, lambda p: p.write_text(error + '\n'))
+        else: FAILED[folder] = error
 
 @contextmanager
 def plainly():
@@ -63,13 +74,14 @@ def short(v):
     return float(f'{v:.6g}') if isinstance(v, float) else v
 
 def entry(run, root, more):
-    "One object of runs.json."
+    "One object of runs.json; of a run that diverged, the only metric is the step at which it did."
     folder = run.folder(root)
-    last = lambda name: json.loads((folder/name).read_text().splitlines()[-1])
-    config, evaluation = (json.loads((folder/n).read_text()) for n in ('config.json', 'evaluation.json'))
-    metrics = {k: short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
+    last = lambda name: (read_jsonl(folder/name) or [{}])[-1]
+    config = json.loads((folder/'config.json').read_text())
+    evaluation = json.loads((folder/'evaluation.json').read_text()) if (step := diverged(folder)) is None else {}
+    metrics = {'diverged': step} if step else {k: short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
     return {**{k: getattr(run, k) for k in ('experiment', 'arm', 'k', 'seed', 'command')}, 'steps': config['steps'], 'metrics': metrics,
-            'cpu_seconds': round(last('timings.jsonl')['cpu_seconds'], 1), 'versions': config['versions']}
+            'cpu_seconds': round(last('timings.jsonl').get('cpu_seconds', 0), 1), 'versions': config['versions']}
 
 def recorded(experiment, samples=SAMPLES):
     "The entries of an experiment in runs.json."
@@ -92,9 +104,9 @@ def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
     print(f'{path.name}: {len(new)} runs of {name}' + f', {len(missing)} missing'*bool(missing), flush=True)
 
 def best(candidates, score, samples=SAMPLES):
-    "Of candidates (what can be chosen -> its runs) the one with the highest mean `score(metrics)`; None before all of the runs are recorded."
+    "Of candidates (what can be chosen -> its runs) the one with the highest mean `score(metrics)`, the lowest of all for one that diverged; None before all of the runs are recorded."
     runs = [r for each in candidates.values() for r in each]
-    found = {(e['arm'], e['command']): score(e['metrics']) for e in recorded(runs[0].experiment, samples)}
+    found = {(e['arm'], e['command']): -inf if 'diverged' in e['metrics'] else score(e['metrics']) for e in recorded(runs[0].experiment, samples)}
     if any((r.arm, r.command) not in found for r in runs): return None
     return max(candidates, key=lambda c: mean(found[r.arm, r.command] for r in candidates[c]))
 
