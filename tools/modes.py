@@ -1,14 +1,15 @@
 """Chapter 11's experiment: does unrolling keep the modes, and what else does? Rings and grids of Gaussians, and stacked MNIST; its runs, numbers and figure.
 
     python tools/modes.py search|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
-    python tools/modes.py time
+    python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
-`search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `test` trains the arms with what was chosen there, and evaluates them
+`search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `steps` asks on one of them whether K = 10 on the ring is better off with
+rates that fall or that stay; `test` trains the arms with what was chosen there, and evaluates them
 on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
 import argparse, csv, io, shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +104,13 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     how = chosen(data, samples)
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
+def steps_runs():
+    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, and with rates that stay."
+    if not (how := chosen('ring').get('K=10')): return []
+    falling = run('ring', 'K=10', how, SEARCH_SEED)
+    staying = replace(falling, options=falling.options.replace(f' --decay {SETTINGS["ring"].steps}', ''))
+    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}') for what, r in (('fall', falling), ('stay', staying))]
+
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
@@ -149,7 +157,7 @@ def time():
 
 def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     "Train and record what a verb stands for."
-    make = search_runs if what == 'search' else test_runs
+    make = {'search': search_runs, 'test': test_runs, 'steps': lambda *_: steps_runs()}[what]
     if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train; which runs are next is known after the search')
     train(runs, root, jobs, dry, missing)
     if dry: return
@@ -158,12 +166,12 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
-        for what in ('search', 'test'): go(what, data, root, ARMS, jobs, dry)
+        for what in ('search', *['steps']*(data == 'ring'), 'test'): go(what, data, root, ARMS, jobs, dry)
     if not dry and not (SAMPLES/'modes'/'time.png').exists(): time()
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'test', 'time'))
+    p.add_argument('what', choices=('search', 'steps', 'test', 'time'))
     p.add_argument('--data', choices=SETTINGS, default='ring')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
