@@ -138,19 +138,27 @@ def ring_runs():
     return [Run('unrolling-ring', name, k, seed, f'--data ring {"--compile "*(k > 0)}--checkpoint-every 1000 --conts 0 {options} --lr 1e-3 --lr-ratio 1 --steps 10000 --decay 10000', seconds,
                 f'{name.replace(" ", "-").replace(",", "").replace("=", "").lower()}-s{seed}') for name, (options, k, seeds, seconds) in RING.items() for seed in range(seeds)]
 
+RING_PICTURES = {      # file -> rows of arms
+    'ring.png': [[name for name, (_, k, *_) in RING.items() if k == 0]],
+    'ring_unrolled.png': [[base, f'{base}, look-ahead 10', f'{base}, K=10'] for base in ('lambda 0.1', 'lambda 1, ten categories')],
+}
+
 def draw_ring(root, seed=0):
-    "What one seed of each arm at K = 0 draws, coloured by its category; a picture whose runs are gone stays."
-    runs, path = [r for r in ring_runs() if r.seed == seed and r.k == 0], SAMPLES/'unrolled_infogan'/'ring.png'
-    if left(runs, root): return print(f'{path.name}: stays as it is, seed {seed} is not finished')
-    centres = load_data('ring').centres
-    fig, axs = plt.subplots(1, len(runs), figsize=(3*len(runs), 3.2), layout='constrained')
-    for ax, r in zip(axs, runs):
-        model = load(r.folder(root))
-        latent = model.sample_latent(1000, torch.Generator().manual_seed(seed))
-        ax.scatter(*centres.T, s=90, facecolors='none', edgecolors='.6')
-        ax.scatter(*model.generate(latent).T, s=3, c=latent['c_cat1'], cmap='tab10', vmin=0, vmax=9)
-        ax.set(title=r.arm, xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect='equal')
-    save_figure(fig, path)
+    "What one seed of each arm draws, coloured by its category; a picture whose runs are gone stays."
+    by_arm, centres = {r.arm: r for r in ring_runs() if r.seed == seed}, load_data('ring').centres
+    for file, rows in RING_PICTURES.items():
+        runs = [by_arm[a] for row in rows for a in row]
+        if left(runs, root):
+            print(f'{file}: stays as it is, seed {seed} is not finished')
+            continue
+        fig, axs = plt.subplots(len(rows), len(rows[0]), figsize=(3*len(rows[0]), 3.2*len(rows)), layout='constrained', squeeze=False)
+        for ax, r in zip(axs.flat, runs):
+            model = load(r.folder(root))
+            latent = model.sample_latent(1000, torch.Generator().manual_seed(seed))
+            ax.scatter(*centres.T, s=90, facecolors='none', edgecolors='.6')
+            ax.scatter(*model.generate(latent).T, s=3, c=latent['c_cat1'], cmap='tab10', vmin=0, vmax=9)
+            ax.set(title=r.arm if len(rows) == 1 else '{}\n{}'.format(*(r.arm + ', K=0'*(r.k == 0)).rsplit(', ', 1)), xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], aspect='equal')
+        save_figure(fig, SAMPLES/'unrolled_infogan'/file)
 
 def discarded():
     "Runs that were begun as tests before the second round of the search was over, and are told of in the chapter."
