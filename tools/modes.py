@@ -4,7 +4,7 @@
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `steps` asks on one of them whether K = 10 on the ring is better off with
-rates that fall or that stay; `test` trains the arms with what was chosen there, and evaluates them
+rates that stay, rates that fall, or twice the steps; `test` trains the arms with what was chosen there, and evaluates them
 on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
@@ -105,11 +105,13 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, and with rates that stay."
+    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, with rates that stay, and with rates that fall over twice the steps."
     if not (how := chosen('ring').get('K=10')): return []
     falling = run('ring', 'K=10', how, SEARCH_SEED)
-    staying = replace(falling, options=falling.options.replace(f' --decay {SETTINGS["ring"].steps}', ''))
-    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}') for what, r in (('fall', falling), ('stay', staying))]
+    n = SETTINGS['ring'].steps
+    staying = replace(falling, options=falling.options.replace(f' --decay {n}', ''))
+    twice = replace(falling, options=falling.options.replace(f'--steps {n} --decay {n}', f'--steps {2*n} --decay {2*n}'), seconds=2*falling.seconds)
+    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in (('fall', falling), ('stay', staying), ('fall over twice the steps', twice))]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
