@@ -4,7 +4,7 @@
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `steps` asks on one of them whether K = 10 on the ring is better off with
-rates that stay, rates that fall, or twice the steps; `test` trains the arms with what was chosen there, and evaluates them
+rates that stay, rates that fall, twice the steps, or the other loss; `test` trains the arms with what was chosen there, and evaluates them
 on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
@@ -61,7 +61,7 @@ class Setting:
 SEARCH_SEED = 100
 def either(*rates): return tuple((rate, '1', loss) for rate in rates for loss in ('saddle', 'nonsaturating'))
 POINTS = either('1e-3', '3e-3', '1e-2')
-FURTHER = {('ring', 'K=0'): either('3e-4'), ('ring', 'look-ahead 10'): either('3e-4', '1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last, or because it had been
+FURTHER = {('ring', 'K=0'): either('3e-4', '3e-2'), ('ring', 'look-ahead 10'): either('3e-4', '1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last, or because it had been
 SETTINGS = {
     'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
     'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
@@ -105,13 +105,14 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, with rates that stay, and with rates that fall over twice the steps."
+    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, with rates that stay, with rates that fall over twice the steps, and with the other loss."
     if not (how := chosen('ring').get('K=10')): return []
     falling = run('ring', 'K=10', how, SEARCH_SEED)
     n = SETTINGS['ring'].steps
     staying = replace(falling, options=falling.options.replace(f' --decay {n}', ''))
+    other = run('ring', 'K=10', (how[0], how[1], 'nonsaturating' if how[2] == 'saddle' else 'saddle'), SEARCH_SEED)
     twice = replace(falling, options=falling.options.replace(f'--steps {n} --decay {n}', f'--steps {2*n} --decay {2*n}'), seconds=2*falling.seconds)
-    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in (('fall', falling), ('stay', staying), ('fall over twice the steps', twice))]
+    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in (('fall', falling), ('stay', staying), ('fall over twice the steps', twice), ('fall with the other loss', other))]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
