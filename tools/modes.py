@@ -4,8 +4,7 @@
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on seeds kept for that; `steps` asks on one of them whether K = 10 on the ring is better off with
-rates that stay, rates that fall, twice the steps, or the other loss; `test` trains the arms with what was chosen there, and evaluates them
-on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
+rates that stay or fall less, with twice the steps, or with the other loss; `test` trains the arms with what was chosen there, and evaluates them on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on
 the way and pictures to samples/modes/.
 """
 import argparse, csv, io, shlex
@@ -105,14 +104,14 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring as in the test, on the search's seed: with rates that fall, with rates that stay, with rates that fall over twice the steps, and with the other loss."
+    "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, or to 0 over twice the steps; and with the other loss."
     if not (how := chosen('ring').get('K=10')): return []
-    falling = run('ring', 'K=10', how, SEARCH_SEED)
-    n = SETTINGS['ring'].steps
-    staying = replace(falling, options=falling.options.replace(f' --decay {n}', ''))
-    other = run('ring', 'K=10', (how[0], how[1], 'nonsaturating' if how[2] == 'saddle' else 'saddle'), SEARCH_SEED)
-    twice = replace(falling, options=falling.options.replace(f'--steps {n} --decay {n}', f'--steps {2*n} --decay {2*n}'), seconds=2*falling.seconds)
-    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in (('fall', falling), ('stay', staying), ('fall over twice the steps', twice), ('fall with the other loss', other))]
+    n, falling = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
+    def changed(old, new, times=1): return replace(falling, options=falling.options.replace(old, new), seconds=times*falling.seconds)
+    variants = {'fall': falling, 'stay': changed(f' --decay {n}', ''), 'fall to a tenth': changed(f'--decay {n}', f'--decay {round(n/.95)}'),
+                'fall over twice the steps': changed(f'--steps {n} --decay {n}', f'--steps {2*n} --decay {2*n}', 2),
+                'fall with the other loss': run('ring', 'K=10', (*how[:2], 'nonsaturating' if how[2] == 'saddle' else 'saddle'), SEARCH_SEED)}
+    return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
