@@ -68,13 +68,17 @@ SETTINGS = {
     'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', 2),
 }
 
+def decay(steps):
+    "For `--decay`: learning rates fall over the second half, to a tenth, so that unrolled steps stay long enough to look ahead (see `steps_runs`)."
+    return round(steps/.95)
+
 def run(data, arm, how, seed, search=False):
-    "One run: learning rates fall to 0 over the second half, in every arm."
+    "One run. In the search rates fall to 0."
     a, s, (lr, ratio, loss) = ARMS[arm], SETTINGS[data], how
     steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
     own = a.options_of(data)
     norm = '--norm batch'*('stacked' in data and '--norm' not in own)
-    options = f'{s.options} {norm} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    options = f'{s.options} {norm} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if search else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
     name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
     return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, a.model)
 
@@ -106,11 +110,10 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
 def steps_runs():
     "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, or to 0 over twice the steps; and with the other loss."
     if not (how := chosen('ring').get('K=10')): return []
-    n, falling = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
-    def changed(old, new, times=1): return replace(falling, options=falling.options.replace(old, new), seconds=times*falling.seconds)
-    variants = {'fall': falling, 'stay': changed(f' --decay {n}', ''), 'fall to a tenth': changed(f'--decay {n}', f'--decay {round(n/.95)}'),
-                'fall over twice the steps': changed(f'--steps {n} --decay {n}', f'--steps {2*n} --decay {2*n}', 2),
-                'fall with the other loss': run('ring', 'K=10', (*how[:2], 'nonsaturating' if how[2] == 'saddle' else 'saddle'), SEARCH_SEED)}
+    n, tenth = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
+    def changed(r, new, times=1): return replace(r, options=r.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*r.seconds)
+    variants = {'fall': changed(tenth, f'--steps {n} --decay {n}'), 'stay': changed(tenth, f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(tenth, f'--steps {2*n} --decay {2*n}', 2),
+                'fall with the other loss': changed(run('ring', 'K=10', (*how[:2], 'nonsaturating' if how[2] == 'saddle' else 'saddle'), SEARCH_SEED), f'--steps {n} --decay {n}')}
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
