@@ -103,12 +103,17 @@ def record(runs, root, samples=SAMPLES, more=lambda folder: {}):
     write_whole(path, lambda p: p.write_text('[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n'))
     print(f'{path.name}: {len(new)} runs of {name}' + f', {len(missing)} missing'*bool(missing), flush=True)
 
-def best(candidates, score, samples=SAMPLES):
-    "Of candidates (what can be chosen -> its runs) the one with the highest mean `score(metrics)`, the lowest of all for one that diverged; None before all of the runs are recorded."
+def scores(candidates, score, samples=SAMPLES):
+    "Of each candidate (what can be chosen -> its runs) the mean `score(metrics)`, -inf for one that diverged; None before all of the runs are recorded."
     runs = [r for each in candidates.values() for r in each]
-    found = {(e['arm'], e['command']): -inf if 'diverged' in e['metrics'] else score(e['metrics']) for e in recorded(runs[0].experiment, samples)}
-    if any((r.arm, r.command) not in found for r in runs): return None
-    return max(candidates, key=lambda c: mean(found[r.arm, r.command] for r in candidates[c]))
+    found = {(e['arm'], e['command']): -inf if 'diverged' in e['metrics'] else score(e['metrics']) for e in recorded(runs[0].experiment, samples)} if runs else {}
+    if not runs or any((r.arm, r.command) not in found for r in runs): return None
+    return {c: mean(found[r.arm, r.command] for r in each) for c, each in candidates.items()}
+
+def best(candidates, score, samples=SAMPLES):
+    "The candidate with the highest of `scores`; None before all of the runs are recorded."
+    found = scores(candidates, score, samples)
+    return found and max(found, key=found.get)
 
 def keep(run, root, target, files=KEPT):
     "The run's folder among the samples, without what only training needs; weights in half precision. What was there before stays until all is copied."
