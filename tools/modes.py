@@ -19,7 +19,7 @@ import torch
 from disentangle_nb.cli import cpu_threads, parser, plan
 from disentangle_nb.explore import save_figure
 from disentangle_nb.training import fit, model_class, read_jsonl, write_whole
-from runs import ROOT, SAMPLES, Run, best, left, plainly, record, scores, train
+from runs import ROOT, SAMPLES, Run, best, left, plainly, record, recorded, scores, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -130,13 +130,14 @@ def steps_runs():
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
-    "What was measured on the way, a row for each evaluation of a finished run; of runs whose folder is gone, what the table has."
+    "What was measured on the way, a row for each evaluation of a finished run; of recorded runs whose folder is gone, what the table has."
+    known = {e['command'] for e in recorded(runs[0].experiment)}
     unfinished, old, text = left(runs, root), list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
     w = csv.DictWriter(text, CURVES, lineterminator='\n', extrasaction='ignore')
     w.writeheader()
     for r in runs:
         rows = [{'arm': r.arm, 'seed': r.seed, **{k: f'{v:.5g}' if isinstance(v, float) else v for k, v in row.items()}} for row in ([] if r in unfinished else read_jsonl(r.folder(root)/'evaluations.jsonl'))]
-        w.writerows(rows or [row for row in old if (row['arm'], row['seed']) == (r.arm, str(r.seed))])
+        w.writerows(rows or [row for row in old if r.command in known and (row['arm'], row['seed']) == (r.arm, str(r.seed))])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
 
