@@ -1,11 +1,12 @@
-"What the experiments share: a run that diverges is a result, and is never chosen."
+"What the experiments share: a run that diverges is a result, and is never chosen; and what goes into a second round of the search."
 import sys
+from math import inf
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
-import runs
+import modes, runs
 
 def run(lr): return runs.Run('points', 'arm', 2, 0, f'--data ring --loss saddle --lr {lr} --lr-ratio 1 --steps 40', 1, f'lr{lr}', 'gan')
 
@@ -26,3 +27,15 @@ def test_recorded_and_not_trained_again(trained):
 def test_never_the_best(trained):
     root, both = trained
     assert runs.best({r.name: [r] for r in both}, lambda m: m['balanced'] - 1, root) == both[1].name
+
+def test_second_round(monkeypatch):
+    "The best of either loss and what is near it, as long as the test."
+    found = {('1e-3', '1', 'saddle'): .5, ('3e-3', '1', 'saddle'): .505, ('1e-2', '1', 'saddle'): .48, ('1e-3', '1', 'nonsaturating'): .1, ('3e-3', '1', 'nonsaturating'): -inf}
+    monkeypatch.setattr(modes, 'scores', lambda *_: found)
+    again = modes.second('ring', 'K=5')
+    assert set(again) == {('1e-3', '1', 'saddle'), ('3e-3', '1', 'saddle'), ('1e-3', '1', 'nonsaturating')}
+    for how, (r,) in again.items(): assert r.command == modes.run('ring', 'K=5', how, 100).command and '--steps 50000 --decay 52632' in r.command
+    found[('1e-3', '1', 'nonsaturating')] = -inf
+    assert {loss for *_, loss in modes.second('ring', 'K=5')} == {'saddle'}
+    monkeypatch.setattr(modes, 'scores', lambda *_: None)
+    assert modes.second('ring', 'K=5') == {}

@@ -11,6 +11,7 @@ its samples through time. Numbers go to samples/runs.json, those on the way and 
 import argparse, csv, io, shlex
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -95,7 +96,7 @@ def second(data, arm, samples=SAMPLES):
     "Rates and loss -> the run of the second round, as long as the test's: of either loss the search's best, and what came near it. Nothing before the search is complete."
     found = scores(searched(data, arm), score, samples) or {}
     top = {loss: max(s for (*_, l), s in found.items() if l == loss) for *_, loss in found}
-    return {how: [replace(run(data, arm, how, SEARCH_SEED), experiment=f'modes-{data}-second')] for how, s in found.items() if s >= top[how[2]] - NEAR}
+    return {how: [replace(run(data, arm, how, SEARCH_SEED), experiment=f'modes-{data}-second')] for how, s in found.items() if s > -inf and s >= top[how[2]] - NEAR}
 
 def second_runs(data, arms=ARMS):
     return [r for a in arms_of(data, arms) if data in SECOND and not ARMS[a].like for each in second(data, a).values() for r in each]
@@ -123,8 +124,8 @@ def steps_runs():
     "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, or to 0 over twice the steps."
     if not (how := chosen('ring').get('K=10')): return []
     n, tenth = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
-    def changed(r, new, times=1): return replace(r, options=r.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*r.seconds)
-    variants = {'fall': changed(tenth, f'--steps {n} --decay {n}'), 'stay': changed(tenth, f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(tenth, f'--steps {2*n} --decay {2*n}', 2)}
+    def changed(new, times=1): return replace(tenth, options=tenth.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*tenth.seconds)
+    variants = {'fall': changed(f'--steps {n} --decay {n}'), 'stay': changed(f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(f'--steps {2*n} --decay {2*n}', 2)}
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')

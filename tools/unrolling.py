@@ -361,15 +361,15 @@ def social(folder):
 
 def confusion(folder, n=5000):
     """Of a finished run, two squares of shares. `read`: the test images of each class (rows), by the class that the category which Q gives them was matched
-    to (columns). `drawn`: what G draws for the category of each class (rows), by the class that a classifier sees there (columns). And `batch_error`,
-    the category error if batch norm takes the statistics of each 64 test images, as while training, instead of its running averages."""
+    to (columns). `drawn`: what G draws for the category of each class (rows), by the class that a classifier sees there (columns). And the
+    category `error`, as `batch_error` with the statistics of each 64 test images, as while training, instead of batch norm's running averages."""
     model, test, match = load(folder), load_data(read_config(folder)['data'], 'test'), torch.tensor(json.loads((folder/'evaluation.json').read_text())['category_match'])
     code, latent = first_categorical(model).name, model.sample_latent(n, torch.Generator().manual_seed(0))
     read, seen = read_codes(model, test, idx := test.some(MOST))[code], torch.cat([judged(model.generate({k: v[i] for k, v in latent.items()}))[0] for i in torch.arange(n).split(1000)])
     square = lambda a, b: confusion_matrix(a, b, labels=range(len(test.classes)), normalize='true').round(4).tolist()
     D = model.discriminator.train()
     with torch.no_grad(): batchwise = torch.cat([split_q(D(test.items(i))[1], model.codes)[code].argmax(1) for i in idx.split(64)])
-    return {'read': square(test.y[idx], match[read]), 'drawn': square(match[latent[code]], seen), 'batch_error': round(category_error(match, batchwise, test.y[idx]), 4)}
+    return {'read': square(test.y[idx], match[read]), 'drawn': square(match[latent[code]], seen), 'error': round(category_error(match, read, test.y[idx]), 4), 'batch_error': round(category_error(match, batchwise, test.y[idx]), 4)}
 
 CONFUSIONS = {'read': ('test image', "digit of its category, by Q"), 'drawn': ('category of', 'digit that G draws')}
 
