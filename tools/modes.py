@@ -121,11 +121,12 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, or to 0 over twice the steps."
+    "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, and to either over twice the steps."
     if not (how := chosen('ring').get('K=10')): return []
     n, tenth = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
     def changed(new, times=1): return replace(tenth, options=tenth.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*tenth.seconds)
-    variants = {'fall': changed(f'--steps {n} --decay {n}'), 'stay': changed(f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(f'--steps {2*n} --decay {2*n}', 2)}
+    variants = {'fall': changed(f'--steps {n} --decay {n}'), 'stay': changed(f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(f'--steps {2*n} --decay {2*n}', 2),
+                'fall to a tenth over twice the steps': changed(f'--steps {2*n} --decay {decay(2*n)}', 2)}
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
