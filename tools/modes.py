@@ -61,8 +61,8 @@ class Setting:
 
 SEARCH_SEED = 100
 def either(*rates): return tuple((rate, '1', loss) for rate in rates for loss in ('saddle', 'nonsaturating'))
-POINTS = either('1e-3', '3e-3', '1e-2')
-FURTHER = {('ring', 'K=0'): either('3e-4', '3e-2'), ('ring', 'look-ahead 10'): either('3e-4', '1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last, or because it had been
+POINTS = either('3e-4', '1e-3', '3e-3', '1e-2')
+FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last
 SETTINGS = {
     'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
     'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
