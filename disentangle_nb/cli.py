@@ -547,6 +547,7 @@ def _train(model, **options):
     what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
+# %% ../nbs/09_cli.ipynb #b9727653
 def _splits(run, model, told, data_root):
     "The data that a run was trained on."
     data, size, file = told.get('data'), told.get('image_size', 64), Path(run)/'config.json'
@@ -556,6 +557,7 @@ def _splits(run, model, told, data_root):
     if splits[0].shape != model.config.shape: raise InputError(f'{data} now has items of shape {splits[0].shape}, and the model was trained on {model.config.shape}')
     return splits
 
+# %% ../nbs/09_cli.ipynb #a4d20371
 def _evaluate(run, data_root, seed):
     model, told = load(run), read_config(run)
     splits, threads = _splits(run, model, told, data_root), told.get('threads', torch.get_num_threads())
@@ -564,6 +566,7 @@ def _evaluate(run, data_root, seed):
     write_json(Path(run)/'evaluation.json', result)
     print(json.dumps(result))
 
+# %% ../nbs/09_cli.ipynb #399cc5f3
 def _target(path, suffix='.png', option='--out'):
     path = Path(path)
     if path.suffix.lower() != suffix: raise InputError(f'{path} is not {"an" if suffix == ".onnx" else "a"} {suffix} file; give {option} a name that ends in {suffix}')
@@ -619,6 +622,7 @@ def _sample(run, n, seed, out, codes):
     save_animation(frames, out, columns, zoom=max(1, 56//frames.shape[-1]))
     print(f'{out}: {f"{codes} from one end to the other" if codes else f"{n} samples on the move"}, seed {seed}')
 
+# %% ../nbs/09_cli.ipynb #8cf45931
 def _images(run, model, files, n, seed, data_root):
     "Given images, or `n` test images of the run's data, as the model sees them; and their names."
     if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
@@ -629,6 +633,7 @@ def _images(run, model, files, n, seed, data_root):
     idx = test.some(n, seed)[:n]
     return test.items(idx).cpu(), [f'{told["data"]} test {i}' for i in idx.tolist()]
 
+# %% ../nbs/09_cli.ipynb #000c5bc0
 def _infer(run, files, n, seed, data_root):
     model = load(run)
     if not hasattr(model, 'infer'): raise InputError(f'a {model.name} reads nothing off images; train infogan or vaeinfogan')
@@ -636,11 +641,13 @@ def _infer(run, files, n, seed, data_root):
     read = {k: v.tolist() for k, v in model.infer(x).items()}
     for i, name in enumerate(names): print(json.dumps({'image': str(name), **{k: v[i] for k, v in read.items()}}))
 
+# %% ../nbs/09_cli.ipynb #209fa486
 def _reconstruct(run, files, n, seed, data_root, out):
     out, model = _target(out), need_encoder(load(run))
     x, _ = _images(run, model, files, n, seed, data_root)
     print(f'{save_figure(plot_reconstructions(model, x), out)}: {len(x)} images')
 
+# %% ../nbs/09_cli.ipynb #35502b52
 def _edit(run, files, variables, steps, seed, data_root, out):
     out, model = _target(out), need_encoder(load(run))
     if len(files) > 1: raise InputError(f'edit takes one image, found {len(files)}')
@@ -651,6 +658,7 @@ def _edit(run, files, variables, steps, seed, data_root, out):
     x, (name, *_) = _images(run, model, files[:1], 1, seed, data_root)
     print(f'{save_figure(plot_edits(model, x, names, steps), out)}: {name}, {len(names)} variables')
 
+# %% ../nbs/09_cli.ipynb #974db4cc
 def _interpolate(run, files, steps, seed, data_root, out):
     out, model = _target(out), need_encoder(load(run))
     if len(files) not in (0, 2): raise InputError(f'interpolate goes between two images, found {len(files)}')
@@ -660,6 +668,7 @@ def _interpolate(run, files, steps, seed, data_root, out):
     draw(ax, interpolate(model, x[:1], x[1:], steps), steps); fig.tight_layout()
     print(f'{save_figure(fig, out)}: {" to ".join(map(str, names))}')
 
+# %% ../nbs/09_cli.ipynb #44760f41
 def _explore(run, out):
     out, models, controls, notes = _target(out, '.html'), {}, {}, []
     for folder in run:
@@ -675,11 +684,13 @@ def _explore(run, out):
     write_whole(out, lambda p: p.write_text(explorer_page(data, ', '.join(models), ' '.join(filter(None, notes))), 'utf-8'))
     print(f'{out}: {out.stat().st_size/1e6:.1f} MB; open it in a browser')
 
+# %% ../nbs/09_cli.ipynb #5156fea0
 def _export(run, onnx):
     path = _target(onnx, '.onnx', '--onnx')
     off = export_onnx(load(run), path)
     print(f'{path}: {path.stat().st_size/1e6:.1f} MB; onnxruntime makes the same images, to {off:.0e}')
 
+# %% ../nbs/09_cli.ipynb #70321a9c
 def _data(name, data_root, image_size, skip_corrupt, out):
     if out: out = _target(out)
     if name in DOWNLOADS or name == 'stacked_mnist': print(f'files: {fetch(name.removeprefix("stacked_"), data_root)}')
