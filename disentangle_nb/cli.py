@@ -167,7 +167,7 @@ def evaluation(
 )->dict:            # JSON values
     """All metrics that apply. Labels: `category_error`. Known factors: `mig`, `dci_disentanglement`, `sap` and the
     others; by factor, its variable, chosen on training items. Codes: `read_`, `noisy_`, `fresh_`. Digits: `thickness_rho`, `slant_rho`, `frechet`... Point mixtures:
-    `modes`, `high_quality`, `balanced`, `spread` (of 2,500 samples). `seed` decides all that is drawn."""
+    `modes`, `high_quality`, `balanced`, `spread`, `stray` (of 2,500 samples). `seed` decides all that is drawn."""
     result = evaluate_categories(model, train, test)
     if train.name in ('digits', 'mnist'): result |= evaluate_strokes(model, seed)
     if train.name in ('digits', 'mnist', 'stacked_mnist'): result |= evaluate_images(model, train, seed)

@@ -22,16 +22,17 @@ def mode_coverage(
     x:Tensor,         # (N, 2) samples
     centres:Tensor,   # (M, 2)
     sigma:float,      # standard deviation of each mode
-)->dict:              # 'modes', 0 to M; 'high_quality' and 'balanced', 0 to 1; 'spread', 0 to 2.1; 'counts', (M,) ints
+)->dict:              # 'modes', 0 to M; 'high_quality', 'balanced' and 'stray', 0 to 1; 'spread', 0 to 2.1; 'counts', (M,) ints
     """Modes covered and share of high-quality samples, within three standard deviations of a centre;
     `'counts'` are the high-quality samples of each mode. `'balanced'` counts of these no more than each mode's equal share,
     `sum min(counts/N, 1/M)`: 1 less the total variation distance between the modes of the samples (or none) and equal ones.
-    `'spread'`: their root mean square distance from the centres, over `sigma sqrt(2)`; 0 if modes have shrunk to points."""
+    `'spread'`: their root mean square distance from the centres, over `sigma sqrt(2)`; 0 if modes have shrunk to points. `'stray'`: the share of samples farther than `10 sigma` from every centre."""
     distance, nearest = torch.cdist(x.double(), centres.double()).min(1)
     near = distance <= 3*sigma
     counts = nearest[near].bincount(minlength=len(centres))
     return {'modes': int((counts > 0).sum()), 'high_quality': counts.sum().item()/len(x), 'balanced': (counts.double()/len(x)).clamp(max=1/len(centres)).sum().item(),
-            'spread': (distance[near].square().sum()/max(1, near.sum())).sqrt().item()/(sigma*2**.5), 'counts': counts}
+            'spread': (distance[near].square().sum()/max(1, near.sum())).sqrt().item()/(sigma*2**.5),
+            'stray': (distance > 10*sigma).double().mean().item(), 'counts': counts}
 
 # %% ../nbs/07_metrics.ipynb #a8b1ff7a
 def _entropy(counts):
