@@ -143,16 +143,17 @@ def write_curves(runs, root, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
 
-THROUGH_TIME = ('K=0', 'look-ahead 10', 'K=10')
+THROUGH_TIME, FRAMES = ('K=0', 'look-ahead 10', 'K=10'), (1000, 2000, 5000, 10_000, 20_000, 30_000, 40_000, 50_000)
 
-def through_time(r, frames=8):
+def through_time(r, frames=FRAMES):
     "The ring's centres, and `[(step, points), ...]`: what a run makes of the same 1,000 latents as it goes on."
     options = {k: v for k, v in vars(parser().parse_args(shlex.split(r.command)[1:])).items() if v is not None and k not in ('command', 'device', 'evaluate_every')}
     _, asked, config, (data, _) = plan(**options)
     net, steps, rng = model_class(asked['model'])(config, r.seed), asked['steps'], torch.Generator().manual_seed(r.seed)
     latent, drawn = net.sample_latent(1000, torch.Generator().manual_seed(123)), []
-    def snap(state, step): drawn.append((step, net.put(state).generate(latent)))
-    with cpu_threads(asked['threads']): fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=steps//frames)
+    def snap(state, step):
+        if step in frames: drawn.append((step, net.put(state).generate(latent)))
+    with cpu_threads(asked['threads']): fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=frames[0])
     return data.centres, drawn
 
 def draw_time(runs, path):
