@@ -29,12 +29,22 @@ def test_never_the_best(trained):
     assert runs.best({r.name: [r] for r in both}, lambda m: m['balanced'] - 1, root) == both[1].name
 
 def test_second_round(monkeypatch):
-    "The best of either loss and what is near it, as long as the test."
+    "The best of either loss, what is near it, and the next smaller rate, as long as the test; and on while the smallest is best."
     found = {('1e-3', '1', 'saddle'): .5, ('3e-3', '1', 'saddle'): .505, ('1e-2', '1', 'saddle'): .48, ('1e-3', '1', 'nonsaturating'): .1, ('3e-3', '1', 'nonsaturating'): -inf}
-    monkeypatch.setattr(modes, 'scores', lambda *_: found)
+    later = {}                                                  # what the second round has measured
+    def scores(candidates, *_):
+        if '-second' not in next(iter(candidates.values()))[0].experiment: return found
+        return {how: later[how] for how in candidates} if candidates.keys() <= later.keys() else None
+    monkeypatch.setattr(modes, 'scores', scores)
+    monkeypatch.setattr(modes, 'best', lambda *a: (s := scores(*a)) and max(s, key=s.get))
+    first = {('1e-3', '1', 'saddle'), ('3e-3', '1', 'saddle'), ('3e-4', '1', 'saddle'), ('1e-3', '1', 'nonsaturating'), ('3e-4', '1', 'nonsaturating')}
     again = modes.second('ring', 'K=5')
-    assert set(again) == {('1e-3', '1', 'saddle'), ('3e-3', '1', 'saddle'), ('1e-3', '1', 'nonsaturating')}
+    assert set(again) == first
     for how, (r,) in again.items(): assert r.command == modes.run('ring', 'K=5', how, 100).command and '--steps 50000 --decay 52632' in r.command
+    later |= {('1e-3', '1', 'saddle'): .6, ('3e-3', '1', 'saddle'): .5, ('3e-4', '1', 'saddle'): .5, ('1e-3', '1', 'nonsaturating'): .1, ('3e-4', '1', 'nonsaturating'): .7}
+    assert set(modes.second('ring', 'K=5')) == first | {('1e-4', '1', 'nonsaturating')}
+    later[('1e-4', '1', 'nonsaturating')] = .65
+    assert set(modes.second('ring', 'K=5')) == first | {('1e-4', '1', 'nonsaturating')}
     found[('1e-3', '1', 'nonsaturating')] = -inf
     assert {loss for *_, loss in modes.second('ring', 'K=5')} == {'saddle'}
     monkeypatch.setattr(modes, 'scores', lambda *_: None)

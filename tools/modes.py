@@ -91,12 +91,22 @@ def searched(data, arm):
     return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))}
 
 SECOND, NEAR = ('ring', 'grid'), .01      # data with a second round of the search; what counts as near the best
+LADDER = ('3e-2', '1e-2', '3e-3', '1e-3', '3e-4', '1e-4', '3e-5')
 
 def second(data, arm, samples=SAMPLES):
-    "Rates and loss -> the run of the second round, as long as the test's: of either loss the search's best, and what came near it. Nothing before the search is complete."
-    found = scores(searched(data, arm), score, samples) or {}
-    top = {loss: max(s for (*_, l), s in found.items() if l == loss) for *_, loss in found}
-    return {how: [replace(run(data, arm, how, SEARCH_SEED), experiment=f'modes-{data}-second')] for how, s in found.items() if s > -inf and s >= top[how[2]] - NEAR}
+    """Rates and loss -> the run of the second round, as long as the test's: of either loss the search's best, what came near it, and the next smaller rate;
+    the next again while the smallest is best. Nothing before the search is complete."""
+    found, again = scores(searched(data, arm), score, samples) or {}, {}
+    def longer(how): return [replace(run(data, arm, how, SEARCH_SEED), experiment=f'modes-{data}-second')]
+    for loss in dict.fromkeys(loss for *_, loss in found):
+        top = max(s for (*_, l), s in found.items() if l == loss)
+        mine = {how: longer(how) for how, s in found.items() if how[2] == loss and s > -inf and s >= top - NEAR}
+        for rate in LADDER[max((LADDER.index(r) + 1 for r, *_ in mine), default=len(LADDER)):]:
+            smaller = rate, '1', loss
+            mine[smaller] = longer(smaller)
+            if best(mine, score, samples) != smaller: break
+        again |= mine
+    return again
 
 def second_runs(data, arms=ARMS):
     return [r for a in arms_of(data, arms) if data in SECOND and not ARMS[a].like for each in second(data, a).values() for r in each]
@@ -121,8 +131,8 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring as in the test, on the search's seed: with rates that fall to 0, that stay, that fall to a tenth, and to either over twice the steps."
-    if not (how := chosen('ring').get('K=10')): return []
+    "K = 10 on the ring with what was best in the search, on its seed: with rates that fall to 0, that stay, that fall to a tenth, and to either over twice the steps."
+    if not (how := best(searched('ring', 'K=10'), score)): return []
     n, tenth = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
     def changed(new, times=1): return replace(tenth, options=tenth.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*tenth.seconds)
     variants = {'fall': changed(f'--steps {n} --decay {n}'), 'stay': changed(f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(f'--steps {2*n} --decay {2*n}', 2),
@@ -182,6 +192,7 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     train(runs, root, jobs, dry, missing)
     if dry: return
     record(make(data), root)
+    if make(data, arms) != runs: return go(what, data, root, arms, jobs, dry, missing)      # the second round goes on
     if what == 'test': write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
 
 def everything(root, jobs, dry):
