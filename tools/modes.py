@@ -31,7 +31,9 @@ class Arm:
     like:str=''       # the arm whose rates and loss it takes, if it has no search of its own
     longer:dict=None  # data -> times the steps of the others
     model:str='gan'
+    how:dict=None     # data -> its rates and loss, if they are given
 
+    searches = property(lambda self: not self.like and not self.how)
     def options_of(self, data): return self.options[data] if isinstance(self.options, dict) else self.options
 
 ARMS = {
@@ -39,6 +41,7 @@ ARMS = {
     'K=1': Arm('', 1, (5, 31, 25), {'stacked-half': 3, 'stacked-quarter': 3}),
     'K=5': Arm('', 5, (10, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=10': Arm('', 10, (16, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=10, 0.003': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'stacked-half': 3}),
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
     'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
@@ -109,11 +112,11 @@ def second(data, arm, samples=SAMPLES):
     return again
 
 def second_runs(data, arms=ARMS):
-    return [r for a in arms_of(data, arms) if data in SECOND and not ARMS[a].like for each in second(data, a).values() for r in each]
+    return [r for a in arms_of(data, arms) if data in SECOND and ARMS[a].searches for each in second(data, a).values() for r in each]
 
 def search_runs(data, arms=ARMS):
     if isinstance(SETTINGS[data].how, str): return []
-    return [r for a in arms_of(data, arms) if not ARMS[a].like for each in searched(data, a).values() for r in each]
+    return [r for a in arms_of(data, arms) if ARMS[a].searches for each in searched(data, a).values() for r in each]
 
 def score(m):
     "What the search goes by: high-quality samples, of each mode no more than its share; on stacked MNIST modes, and where these are equal a small divergence from equal shares."
@@ -123,7 +126,9 @@ def chosen(data, samples=SAMPLES):
     "arm -> its learning rates and its loss, if its search is complete, on points by the second round."
     other, found = SETTINGS[data].how, {}
     if isinstance(other, str): return chosen(other, samples)
-    for a in arms_of(data): found[a] = found.get(ARMS[a].like) if ARMS[a].like else best(second(data, a, samples) if data in SECOND else searched(data, a), score, samples)
+    for a in arms_of(data):
+        if ARMS[a].searches: found[a] = best(second(data, a, samples) if data in SECOND else searched(data, a), score, samples)
+        else: found[a] = ARMS[a].how[data] if ARMS[a].how else found.get(ARMS[a].like)
     return {a: how for a, how in found.items() if how}
 
 def test_runs(data, arms=ARMS, samples=SAMPLES):
@@ -142,14 +147,16 @@ def steps_runs():
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
-    "What was measured on the way, a row for each evaluation of a finished run; of recorded runs whose folder is gone, what the table has."
-    known = {e['command'] for e in recorded(runs[0].experiment)}
+    "What was measured on the way, a row for each evaluation of a finished run; of recorded runs whose folder is gone, and of recorded arms that are not among the runs, what the table has."
+    entries, arms = recorded(runs[0].experiment), {r.arm for r in runs}
+    known, others = {e['command'] for e in entries}, {e['arm'] for e in entries} - arms
     unfinished, old, text = left(runs, root), list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
     w = csv.DictWriter(text, CURVES, lineterminator='\n', extrasaction='ignore')
     w.writeheader()
     for r in runs:
         rows = [{'arm': r.arm, 'seed': r.seed, **{k: f'{v:.5g}' if isinstance(v, float) else v for k, v in row.items()}} for row in ([] if r in unfinished else read_jsonl(r.folder(root)/'evaluations.jsonl'))]
         w.writerows(rows or [row for row in old if r.command in known and (row['arm'], row['seed']) == (r.arm, str(r.seed))])
+    w.writerows(row for row in old if row['arm'] in others)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda p: p.write_text(text.getvalue()))
 
