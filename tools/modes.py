@@ -147,7 +147,8 @@ def steps_runs():
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
-    "What was measured on the way, a row for each evaluation of a finished run; of recorded runs whose folder is gone, and of recorded arms that are not among the runs, what the table has."
+    """What was measured on the way, a row for each evaluation of a finished run; of recorded runs whose folder is gone, and of recorded arms
+    that are not among the runs, what the table has."""
     entries, arms = recorded(runs[0].experiment), {r.arm for r in runs}
     known, others = {e['command'] for e in entries}, {e['arm'] for e in entries} - arms
     unfinished, old, text = left(runs, root), list(csv.DictReader(path.open())) if path.exists() else [], io.StringIO()
