@@ -3,10 +3,11 @@
     python tools/modes.py search|second|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
-`search` trains every arm with each pair of learning rates and either loss, on a seed kept for that, and `second`, on points, what did best there for
-as long as the test does; `steps` asks on that seed whether K = 10 on the ring is better off with rates that stay or fall less, or with twice the
-steps; `test` trains the arms with what was chosen, and evaluates them on the way; `time` trains seed 0 of some arms on the ring once more, and draws
-its samples through time. Numbers go to samples/runs.json, those on the way and pictures to samples/modes/.
+`search` trains every arm with each pair of learning rates and either loss, on a seed kept for that, and `second`, on the ring, what did best there
+and smaller rates for as long as the test does (the grid takes the ring's choice, a quarter that of a half); `steps` asks on that seed whether K = 10
+on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
+on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
+way and pictures to samples/modes/.
 """
 import argparse, csv, io, shlex
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ ARMS = {
     'K=5': Arm('', 5, (10, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=10': Arm('', 10, (16, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=10, 0.003': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
-    'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'stacked-half': 3}),
+    'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
     'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
     'K=0, longer': Arm('', 0, (4, 21, 17), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
@@ -58,19 +59,18 @@ ARMS = {
 class Setting:
     options:str       # of every run
     steps:int
-    search_steps:int
+    search_steps:int  # 0 without a search
     how:tuple         # (Adam's rate of D, G's as a multiple of it, loss) that are searched; or the data whose choice is taken
     column:int        # of `Arm.ms`
 
 SEARCH_SEED = 100
 def either(*rates): return tuple((rate, '1', loss) for rate in rates for loss in ('saddle', 'nonsaturating'))
-POINTS = either('3e-4', '1e-3', '3e-3', '1e-2')
 FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last
 SETTINGS = {
-    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
-    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 15_000, POINTS, 0),
+    'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, either('3e-4', '1e-3', '3e-3', '1e-2'), 0),
+    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 0, 'ring', 0),
     'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 3000, (('5e-4', '3', 'nonsaturating'), ('1e-3', '1', 'nonsaturating')), 1),
-    'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 1500, 'stacked-half', 2),
+    'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 0, 'stacked-half', 2),
 }
 
 def decay(steps):
@@ -93,7 +93,7 @@ def searched(data, arm):
     "Rates and loss -> the run of the search, of an arm."
     return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))}
 
-SECOND, NEAR = ('ring', 'grid'), .01      # data with a second round of the search; what counts as near the best
+SECOND, NEAR = 'ring', .01      # the data with a second round of the search; what counts as near the best
 LADDER = ('3e-2', '1e-2', '3e-3', '1e-3', '3e-4', '1e-4', '3e-5')
 
 def second(data, arm, samples=SAMPLES):
@@ -112,7 +112,7 @@ def second(data, arm, samples=SAMPLES):
     return again
 
 def second_runs(data, arms=ARMS):
-    return [r for a in arms_of(data, arms) if data in SECOND and ARMS[a].searches for each in second(data, a).values() for r in each]
+    return [r for a in arms_of(data, arms) if data == SECOND and ARMS[a].searches for each in second(data, a).values() for r in each]
 
 def search_runs(data, arms=ARMS):
     if isinstance(SETTINGS[data].how, str): return []
@@ -127,7 +127,7 @@ def chosen(data, samples=SAMPLES):
     other, found = SETTINGS[data].how, {}
     if isinstance(other, str): return chosen(other, samples)
     for a in arms_of(data):
-        if ARMS[a].searches: found[a] = best(second(data, a, samples) if data in SECOND else searched(data, a), score, samples)
+        if ARMS[a].searches: found[a] = best(second(data, a, samples) if data == SECOND else searched(data, a), score, samples)
         else: found[a] = ARMS[a].how[data] if ARMS[a].how else found.get(ARMS[a].like)
     return {a: how for a, how in found.items() if how}
 
@@ -205,7 +205,7 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
-        for what in ('search', *['second']*(data in SECOND), *['steps']*(data == 'ring'), 'test'): go(what, data, root, ARMS, jobs, dry)
+        for what in ('search', *['second', 'steps']*(data == SECOND), 'test'): go(what, data, root, ARMS, jobs, dry)
     if not dry and not (SAMPLES/'modes'/'time.png').exists(): time()
 
 if __name__ == '__main__':
