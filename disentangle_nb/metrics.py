@@ -26,7 +26,8 @@ def mode_coverage(
     """Modes covered and share of high-quality samples, within three standard deviations of a centre;
     `'counts'` are the high-quality samples of each mode. `'balanced'` counts of these no more than each mode's equal share,
     `sum min(counts/N, 1/M)`: 1 less the total variation distance between the modes of the samples (or none) and equal ones.
-    `'spread'`: their root mean square distance from the centres, over `sigma sqrt(2)`; 0 if modes have shrunk to points. `'stray'`: the share of samples farther than `10 sigma` from every centre."""
+    `'spread'`: their root mean square distance from the centres, over `sigma sqrt(2)`; 0 if modes have shrunk to points.
+    `'stray'`: the share of samples farther than `10 sigma` from every centre."""
     distance, nearest = torch.cdist(x.double(), centres.double()).min(1)
     near = distance <= 3*sigma
     counts = nearest[near].bincount(minlength=len(centres))

@@ -35,8 +35,7 @@ def test_second_round(monkeypatch):
     def scores(candidates, *_):
         if '-second' not in next(iter(candidates.values()))[0].experiment: return found
         return {how: later[how] for how in candidates} if candidates.keys() <= later.keys() else None
-    monkeypatch.setattr(modes, 'scores', scores)
-    monkeypatch.setattr(modes, 'best', lambda *a: (s := scores(*a)) and max(s, key=s.get))
+    for module in (modes, runs): monkeypatch.setattr(module, 'scores', scores)
     first = {('1e-3', '1', 'saddle'), ('3e-3', '1', 'saddle'), ('3e-4', '1', 'saddle'), ('1e-3', '1', 'nonsaturating'), ('3e-4', '1', 'nonsaturating')}
     again = modes.second('ring', 'K=5')
     assert set(again) == first
@@ -49,3 +48,12 @@ def test_second_round(monkeypatch):
     assert {loss for *_, loss in modes.second('ring', 'K=5')} == {'saddle'}
     monkeypatch.setattr(modes, 'scores', lambda *_: None)
     assert modes.second('ring', 'K=5') == {}
+
+def test_curves_stay(trained, monkeypatch, tmp_path):
+    "Those of recorded arms that are not asked for stay; those of arms that are no longer recorded go."
+    root, (bad, good) = trained
+    path, head = tmp_path/'curves.csv', ','.join(modes.CURVES)
+    path.write_text(f'{head}\n' + ''.join(f'{arm},0,10,1,.5,.5,\n' for arm in ('elsewhere', 'dropped', 'arm')))
+    monkeypatch.setattr(modes, 'recorded', lambda *_: [{'command': 'x', 'arm': 'elsewhere'}])
+    modes.write_curves([good], root, path)
+    assert path.read_text().splitlines() == [head, 'elsewhere,0,10,1,.5,.5,']
