@@ -42,6 +42,7 @@ ARMS = {
     'K=1': Arm('', 1, (5, 31, 25), {'stacked-half': 3, 'stacked-quarter': 3}),
     'K=5': Arm('', 5, (10, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=10': Arm('', 10, (16, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=0, non-saturating': Arm('', 0, (4, 21, 17), {'ring': 10}, how={'ring': ('3e-3', '1', 'nonsaturating')}),
     'K=10, 0.003': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
