@@ -94,7 +94,7 @@ class GANConfig:
     alternating:bool=False       # D moves first, and G answers the D that has moved
     fresh:bool=False             # a batch of its own for every unrolled step after the first
     remat:bool=False             # replay those steps in backward: less memory, more time (chapter 02)
-    compile:bool=False           # compile a step and its adjoint: faster, after about half a minute (chapter 02)
+    compile:bool=False           # compile a step and its adjoint: faster, after about half a minute; on a GPU, record them (chapter 02)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
     lr:float=1e-4                # Adam's learning rate for D
     lr_ratio:float=1.            # learning rate of G (and of an encoder), as a multiple of D's
@@ -294,8 +294,8 @@ def ahead(self:GAN,
 )->tuple:                   # (theta_0, theta_K, D's first step): G plays against the first two
     """D's step, and where it would be after K: from theta_0, or (`alternating`) from theta_1, which G then calls
     theta_0."""
-    c = self.config
-    def loss(theta, x, fake, *latent): return self.loss_D({**D['buffers'], **theta}, x, fake, dict(zip(names, latent)))
+    c, inputs = self.config, [(D['buffers'], *x) for x in inputs]
+    def loss(theta, buffers, x, fake, *latent): return self.loss_D({**buffers, **theta}, x, fake, dict(zip(names, latent)))
     go = partial(unroll, loss, optimizer=self.optim('D', D['opt']), remat=c.remat, compile=c.compile, group=self.group)
     inner = inputs[:c.unroll] if c.fresh and c.unroll else inputs[0]
     if not c.alternating:

@@ -168,6 +168,13 @@ def _default_dtype(dtype):
     try: yield
     finally: torch.set_default_dtype(before)
 
+@contextmanager
+def _repeatable():
+    "On a GPU, only convolutions that give the same bits every time."
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try: yield
+    finally: torch.backends.cudnn.deterministic = before
+
 def _in_precision(tree, precision):
     "Nested dicts, tuples and lists of tensors, doubled in precision if that is asked for."
     if isinstance(tree, dict): return {k: _in_precision(v, precision) for k, v in tree.items()}
@@ -535,7 +542,7 @@ def fit(
     config = config or {'steps': steps}
     if out is not None: out = from_first(lambda: check_run(out, config, resume), group)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
-    with ExitStack() as held, torch.random.fork_rng([device] if device.type == 'cuda' else []):
+    with ExitStack() as held, _repeatable(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
         if out: from_first(lambda: held.enter_context(hold(out)), group)
         torch.manual_seed(rng.initial_seed())
         if out:

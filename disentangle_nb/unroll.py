@@ -14,13 +14,14 @@ import numbers
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # %% ../nbs/02_unroll.ipynb #83fb01af
 class Optimizer(NamedTuple):
@@ -316,16 +317,18 @@ def _checker(loss, inputs, may_capture):
     return check
 
 # %% ../nbs/02_unroll.ipynb #fcc7bb94
-def _as_tensors(tree):
-    "`tree` with its numbers as tensors of no dimension, in double precision."
-    if isinstance(tree, dict): return {k: _as_tensors(v) for k, v in tree.items()}
-    if isinstance(tree, tuple): return tuple(map(_as_tensors, tree))
+def _as_tensors(tree, device):
+    "`tree` with its numbers as tensors of no dimension, in double precision: on the CPU, or where a CUDA graph can read them."
+    if isinstance(tree, dict): return {k: _as_tensors(v, device) for k, v in tree.items()}
+    if isinstance(tree, tuple): return tuple(_as_tensors(v, device) for v in tree)
     if not isinstance(tree, (int, float)): return tree
-    return torch.tensor(tree, dtype=torch.int64 if isinstance(tree, int) else torch.float64)
+    return torch.full((), tree, dtype=torch.int64 if isinstance(tree, int) else torch.float64, device=device if device.type == 'cuda' else 'cpu')
 
 def _as_ints(state):
-    "An optimiser's state with its count as a number again."
-    return {n: {k: int(v) if k == 'step' else v for k, v in s.items()} for n, s in state.items()}
+    "An optimiser's state with its counts as numbers again."
+    counts = [s['step'] for s in state.values() if torch.is_tensor(s.get('step'))]
+    numbers = iter(torch.stack(counts).tolist() if counts else ())       # in one go: a GPU is waited for
+    return {n: {k: next(numbers) if k == 'step' and torch.is_tensor(v) else v for k, v in s.items()} for n, s in state.items()}
 
 # %% ../nbs/02_unroll.ipynb #598e88b5
 def _thin_mm(a, b, most=4):
@@ -356,18 +359,95 @@ def _inductor(graph, inputs, **_):
 
 _compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=False, backend=_inductor))
 
+# %% ../nbs/02_unroll.ipynb #a08846fe
+def _place(t): return t.untyped_storage().data_ptr()
+
+class _Outside(TorchDispatchMode):
+    "Raises `ValueError` for an operation on a tensor that is neither among `known` nor made by an operation in this context."
+    def __init__(self, known):
+        super().__init__()
+        self.known = {0, *map(_place, known)}       # 0: nothing in it
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        if any(_place(t) not in self.known for t in _flat((args, kwargs or {}))):
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs; on a GPU, pass buffers in inputs')
+        out = f(*args, **(kwargs or {}))
+        self.known.update(map(_place, _flat([out])))
+        return out
+
+def _record(f, args, pool=None):
+    """`f(*args)` as a CUDA graph: what replays it, where its results are, and its memory, which others that never run at the same time may share (`pool`).
+    It is run once before, so that libraries set themselves up."""
+    device, *others = {t.device for t in _flat(args)}
+    if others: raise ValueError('its tensors are on several devices')
+    def replay():
+        with torch.cuda.device(device): graph.replay()
+    with torch.cuda.device(device):
+        now, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        side.wait_stream(now)
+        with torch.cuda.stream(side), _Outside(_flat(args)): f(*args)
+        now.wait_stream(side)
+        with torch.cuda.graph(graph, pool=pool): out = f(*args)
+    return replay, out, graph.pool()
+
+def _copy(to, tree):
+    "Copy the tensors of a tree, all of a type in one operation."
+    pairs = {}
+    for a, b in zip(_flat(to), _flat(tree)):
+        for some, t in zip(pairs.setdefault(a.dtype, ([], [])), (a, b)): some.append(t)
+    for a, b in pairs.values(): torch._foreach_copy_(a, b)
+
+class _Graph:
+    "A function of such arguments, recorded."
+    calls = 0
+
+    def __init__(self, f, args, pool):
+        self.args = _fill(args, (t.detach().clone() for t in _flat(args)))
+        self.replay, self.out, self.pool = _record(f, self.args, pool)
+
+    def __call__(self, args):
+        self.calls += 1
+        _copy(self.args, args)
+        self.replay()
+        out = _fill(self.out, (torch.empty_like(t) for t in _flat(self.out)))
+        _copy(out, self.out)
+        return out
+
+# %% ../nbs/02_unroll.ipynb #ef31858b
+def _kind(v):
+    "What a recording of a function depends on, of its arguments."
+    if torch.is_tensor(v): return v.shape, v.dtype, v.device
+    if isinstance(v, dict): return tuple((k, _kind(x)) for k, x in v.items())
+    if isinstance(v, (list, tuple)): return tuple(map(_kind, v))
+    if isinstance(v, MethodType): return _kind(v.__func__), id(v.__self__)
+    if isinstance(v, FunctionType): return v.__code__, _kind((v.__defaults__, v.__kwdefaults__)), tuple(id(x) if torch.is_tensor(x) else _kind(x) for x in (c.cell_contents for c in v.__closure__ or ()))
+    return v if isinstance(v, (bool, int, float, str)) else id(v)      # a graph keeps its arguments, so that no other object gets this id
+
+_graphs = {}        # what is recorded -> its `_Graph`, the one that was used last at the end
+
+def _recorded(f, *args, most=16):
+    "`f(*args)` by a CUDA graph. Raises `RuntimeError` if graphs turn out to be of no use."
+    key = f, _kind(args), torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    if (graph := _graphs.pop(key, None)) is None:
+        if len(_graphs) == most and _graphs.pop(next(iter(_graphs))).calls == 1:
+            raise RuntimeError('a step that was recorded never came again: the loss has other things in its closure each time; pass them in inputs')
+        graph = _Graph(f, args, next((g.pool for g in _graphs.values()), None))
+    _graphs[key] = graph
+    return graph(args)
+
 # %% ../nbs/02_unroll.ipynb #628de6b4
 class _Engine:
-    "The two functions of the replay, compiled as long as that works."
+    "The two functions of the replay, compiled (on a GPU, recorded) as long as that works."
     failed = set()      # of all engines
 
     def __init__(self, compile, loss, params):
         self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
         self.compile = compile and self.key not in self.failed
+        self.cuda = next(iter(params.values())).is_cuda
 
     def tracing(self):
         "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
-        if not self.compile: return nullcontext()
+        if not self.compile or self.cuda: return nullcontext()
         try: return torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=64)
         except Exception: self.give_up(f'PyTorch {torch.__version__} does not compile torch.autograd.grad')
         return nullcontext()
@@ -380,7 +460,7 @@ class _Engine:
     def __call__(self, f, *args, **uncompiled):
         "`f(*args)`; keyword arguments are for uncompiled calls."
         if self.compile:
-            try: return _compiled(f)(*args)
+            try: return _recorded(f, *args) if self.cuda else _compiled(f)(*args)
             except Exception as e: self.give_up(f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0])
         return f(*args, **uncompiled)
 
@@ -560,7 +640,7 @@ def unroll(
     remat:bool=True,        # replay the steps in backward: activation memory does not grow with K
     *,
     return_first:bool=False,  # also return `First`, an ordinary step from theta_0 (taken even if `steps=0`)
-    compile:bool=False,       # compile one step and its adjoint, and replay them (whatever `remat` is)
+    compile:bool=False,       # compile one step and its adjoint (on a GPU, record them as CUDA graphs), and replay them (whatever `remat` is)
     keep_all:bool=None,       # of the replay: keep every theta_k, or (False) only √(2K) and recompute the rest;
                               # by default all, unless they are more than 12 and more than 8 MB
     group=None,               # a torch.distributed group over which the batch is split: gradients are averaged
@@ -572,9 +652,9 @@ def unroll(
     `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice."""
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
     hyper = optimizer.hyper
-    if compile: state, hyper = _as_tensors((state, hyper))
-    tree = params, state, hyper, inputs
     needed, device = torch.is_grad_enabled(), next(iter(params.values())).device
+    if compile: (state, hyper), optimizer = _as_tensors((state, hyper), device), optimizer._replace(hyper={})
+    tree = params, state, hyper, inputs
     graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
     check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
