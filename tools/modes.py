@@ -137,12 +137,16 @@ def test_runs(data, arms=ARMS, samples=SAMPLES):
     return [run(data, a, how[a], seed) for a in arms_of(data, arms) if a in how for seed in range(ARMS[a].seeds[data])]
 
 def steps_runs():
-    "K = 10 on the ring with what was best in the search, on its seed: with rates that fall to 0, that stay, that fall to a tenth, and to either over twice the steps."
+    """K = 10 on the ring with what was best in the search, on its seed: with rates that fall to 0, that stay, that fall to a tenth, and to either over
+    twice the steps; the last again with what was best in the second round."""
     if not (how := best(searched('ring', 'K=10'), score)): return []
-    n, tenth = SETTINGS['ring'].steps, run('ring', 'K=10', how, SEARCH_SEED)
-    def changed(new, times=1): return replace(tenth, options=tenth.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*tenth.seconds)
-    variants = {'fall': changed(f'--steps {n} --decay {n}'), 'stay': changed(f'--steps {n}'), 'fall to a tenth': tenth, 'fall over twice the steps': changed(f'--steps {2*n} --decay {2*n}', 2),
-                'fall to a tenth over twice the steps': changed(f'--steps {2*n} --decay {decay(2*n)}', 2)}
+    n = SETTINGS['ring'].steps
+    def tenth(how): return run('ring', 'K=10', how, SEARCH_SEED)
+    def changed(r, new, times=1): return replace(r, options=r.options.replace(f'--steps {n} --decay {decay(n)}', new), seconds=times*r.seconds)
+    twice = f'--steps {2*n} --decay {decay(2*n)}'
+    variants = {'fall': changed(tenth(how), f'--steps {n} --decay {n}'), 'stay': changed(tenth(how), f'--steps {n}'), 'fall to a tenth': tenth(how),
+                'fall over twice the steps': changed(tenth(how), f'--steps {2*n} --decay {2*n}', 2), 'fall to a tenth over twice the steps': changed(tenth(how), twice, 2)}
+    if (final := chosen('ring').get('K=10', how)) != how: variants[f'fall from {final[0]} to a tenth over twice the steps'] = changed(tenth(final), twice, 2)
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
