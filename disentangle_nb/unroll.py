@@ -12,9 +12,10 @@ import functools
 import math
 import numbers
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from types import FunctionType, MethodType, SimpleNamespace
+from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -321,8 +322,8 @@ def _as_tensors(tree, device):
     "`tree` with its numbers as tensors of no dimension, in double precision: on the CPU, or where a CUDA graph can read them."
     if isinstance(tree, dict): return {k: _as_tensors(v, device) for k, v in tree.items()}
     if isinstance(tree, tuple): return tuple(_as_tensors(v, device) for v in tree)
-    if not isinstance(tree, (int, float)): return tree
-    return torch.full((), tree, dtype=torch.int64 if isinstance(tree, int) else torch.float64, device=device if device.type == 'cuda' else 'cpu')
+    if not isinstance(tree, numbers.Real): return tree
+    return torch.full((), tree, dtype=torch.int64 if isinstance(tree, numbers.Integral) else torch.float64, device=device if device.type == 'cuda' else 'cpu')
 
 def _as_ints(state):
     "An optimiser's state with its counts as numbers again."
@@ -363,31 +364,38 @@ _compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=F
 def _place(t): return t.untyped_storage().data_ptr()
 
 class _Outside(TorchDispatchMode):
-    "Raises `ValueError` for an operation on a tensor that is neither among `known` nor made by an operation in this context."
+    "Raises `ValueError` for an operation on a tensor that is neither among `known` nor made by an operation in this context, and for one that looks at values."
     def __init__(self, known):
         super().__init__()
-        self.known = {0, *map(_place, known)}       # 0: nothing in it
+        self.known, self.devices = {0, *map(_place, known)}, {t.device for t in known}       # 0: nothing in it
 
     def __torch_dispatch__(self, f, types, args=(), kwargs=None):
         if any(_place(t) not in self.known for t in _flat((args, kwargs or {}))):
-            raise ValueError('the loss uses a tensor that is neither in params nor in inputs; on a GPU, pass buffers in inputs')
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs; on a GPU, pass buffers in inputs, and make no tensor of numbers')
+        by_mask = f is torch.ops.aten.index.Tensor and any(t.dtype in (torch.bool, torch.uint8) for t in _flat(args[1]))
+        if torch.Tag.data_dependent_output in f.tags or by_mask or torch.Tag.dynamic_output_shape in f.tags and f is not torch.ops.aten.index.Tensor:
+            raise ValueError(f'the loss looks at values ({f})')
         out = f(*args, **(kwargs or {}))
+        if {t.device for t in _flat([out])} - self.devices: raise ValueError('the loss uses several devices')
         self.known.update(map(_place, _flat([out])))
         return out
 
-def _record(f, args, pool=None):
+_streams = functools.cache(lambda device: (torch.cuda.Stream(device), torch.cuda.Stream(device)))       # to try and to record on
+
+def _record(f, args, pool=None, **first):
     """`f(*args)` as a CUDA graph: what replays it, where its results are, and its memory, which others that never run at the same time may share (`pool`).
-    It is run once before, so that libraries set themselves up."""
+    It is run once before, with keyword arguments for that time only."""
     device, *others = {t.device for t in _flat(args)}
     if others: raise ValueError('its tensors are on several devices')
+    (side, recording), graph = _streams(device), torch.cuda.CUDAGraph()
     def replay():
         with torch.cuda.device(device): graph.replay()
     with torch.cuda.device(device):
-        now, side, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        now = torch.cuda.current_stream()
         side.wait_stream(now)
-        with torch.cuda.stream(side), _Outside(_flat(args)): f(*args)
+        with torch.cuda.stream(side), _Outside(_flat(args)): f(*args, **first)
         now.wait_stream(side)
-        with torch.cuda.graph(graph, pool=pool): out = f(*args)
+        with torch.cuda.stream(now), torch.cuda.graph(graph, pool=pool, stream=recording): out = f(*args)
     return replay, out, graph.pool()
 
 def _copy(to, tree):
@@ -398,15 +406,12 @@ def _copy(to, tree):
     for a, b in pairs.values(): torch._foreach_copy_(a, b)
 
 class _Graph:
-    "A function of such arguments, recorded."
-    calls = 0
-
-    def __init__(self, f, args, pool):
+    "A function of such arguments, recorded. Its results are copied out: the next replay overwrites them."
+    def __init__(self, f, args, pool, **first):
         self.args = _fill(args, (t.detach().clone() for t in _flat(args)))
-        self.replay, self.out, self.pool = _record(f, self.args, pool)
+        self.replay, self.out, self.pool = _record(f, self.args, pool, **first)
 
     def __call__(self, args):
-        self.calls += 1
         _copy(self.args, args)
         self.replay()
         out = _fill(self.out, (torch.empty_like(t) for t in _flat(self.out)))
@@ -414,36 +419,56 @@ class _Graph:
         return out
 
 # %% ../nbs/02_unroll.ipynb #ef31858b
-def _kind(v):
-    "What a recording of a function depends on, of its arguments."
+class _Is:
+    "An object as part of a key: equal to itself alone, and kept, so that no other can take its place."
+    def __init__(self, v): self.v = v
+    def __hash__(self): return id(self.v)
+    def __eq__(self, other): return isinstance(other, _Is) and self.v is other.v
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+def _plain(v): return tuple((k, type(x), x) for k, x in vars(v).items() if isinstance(x, _PLAIN))
+
+def _names(code):
+    "The names that a function's code may look up, and those of the functions in it."
+    return {*code.co_names, *(n for c in code.co_consts if isinstance(c, CodeType) for n in _names(c))}
+
+def _fixed(v, seen=None):
+    "What a recording depends on that is no argument: functions, with all that they can see, and objects."
+    if isinstance(v, _PLAIN): return type(v), v
+    seen = {} if seen is None else seen
+    if id(v) in seen: return seen[id(v)][0]
+    seen[id(v)] = len(seen), v
+    def go(x): return _fixed(x, seen)
+    if isinstance(v, (list, tuple)): return type(v), *map(go, v)
+    if isinstance(v, dict): return type(v), *((k, go(x)) for k, x in v.items())
+    if isinstance(v, MethodType): return go(v.__func__), go(v.__self__)
+    if isinstance(v, functools.partial): return go(v.func), go(v.args), go(v.keywords)
+    if isinstance(v, FunctionType) and not (v.__module__ or '').startswith('torch.'):
+        cells, named = (c.cell_contents for c in v.__closure__ or ()), sorted(_names(v.__code__) & v.__globals__.keys())
+        return v.__code__, go(v.__defaults__), go(v.__kwdefaults__), *map(go, cells), *((n, go(v.__globals__[n])) for n in named)
+    if isinstance(v, nn.Module): return _Is(v), *map(_plain, v.modules())
+    return _Is(v), *(_plain(v) if hasattr(v, '__dict__') and not isinstance(v, (type, ModuleType, Tensor, FunctionType)) else ())
+
+def _shapes(v):
+    "What it depends on of its arguments."
     if torch.is_tensor(v): return v.shape, v.dtype, v.device
-    if isinstance(v, dict): return tuple((k, _kind(x)) for k, x in v.items())
-    if isinstance(v, (list, tuple)): return tuple(map(_kind, v))
-    if isinstance(v, MethodType): return _kind(v.__func__), id(v.__self__)
-    if isinstance(v, FunctionType): return v.__code__, _kind((v.__defaults__, v.__kwdefaults__)), tuple(id(x) if torch.is_tensor(x) else _kind(x) for x in (c.cell_contents for c in v.__closure__ or ()))
-    return v if isinstance(v, (bool, int, float, str)) else id(v)      # a graph keeps its arguments, so that no other object gets this id
+    if isinstance(v, dict): return tuple((k, _shapes(x)) for k, x in v.items())
+    return (type(v), *map(_shapes, v)) if isinstance(v, (list, tuple)) else _fixed(v)
 
-_graphs = {}        # what is recorded -> its `_Graph`, the one that was used last at the end
-
-def _recorded(f, *args, most=16):
-    "`f(*args)` by a CUDA graph. Raises `RuntimeError` if graphs turn out to be of no use."
-    key = f, _kind(args), torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
-    if (graph := _graphs.pop(key, None)) is None:
-        if len(_graphs) == most and _graphs.pop(next(iter(_graphs))).calls == 1:
-            raise RuntimeError('a step that was recorded never came again: the loss has other things in its closure each time; pass them in inputs')
-        graph = _Graph(f, args, next((g.pool for g in _graphs.values()), None))
-    _graphs[key] = graph
-    return graph(args)
+_graphs = {}        # (key of the loss, ...) -> a `_Graph`, the one that was used last at the end
 
 # %% ../nbs/02_unroll.ipynb #628de6b4
 class _Engine:
     "The two functions of the replay, compiled (on a GPU, recorded) as long as that works."
-    failed = set()      # of all engines
+    failed, unrolls, recordings = set(), Counter(), Counter()      # of all engines
 
-    def __init__(self, compile, loss, params):
+    def __init__(self, compile, loss, params, optimizer):
         self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
-        self.compile = compile and self.key not in self.failed
-        self.cuda = next(iter(params.values())).is_cuda
+        self.compile, self.cuda, self.given = compile and self.key not in self.failed, next(iter(params.values())).is_cuda, (loss, optimizer)
+        if not (self.compile and self.cuda): return
+        self.unrolls[self.key] += 1
+        self.fixed = _fixed((loss, optimizer._replace(hyper={})))
 
     def tracing(self):
         "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
@@ -455,14 +480,32 @@ class _Engine:
     def give_up(self, why):
         self.compile = False
         self.failed.add(self.key)
+        for key in [k for k in _graphs if k[0] == self.key]: del _graphs[key]
         warnings.warn(f'compile=True runs uncompiled here: {why}', stacklevel=2)
 
+    def recorded(self, f, args, most=16, **first):
+        "`f(*args)` by a CUDA graph. Raises `RuntimeError` if graphs turn out to be of no use."
+        device = _flat(args)[0].device
+        where = device, torch.cuda.current_stream(device) if device.type == 'cuda' else None
+        how = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+        key = self.key, where, how, f, self.fixed, _shapes([a for a in args if not any(a is g for g in self.given)])
+        if (graph := _graphs.pop(key, None)) is None:
+            self.recordings[self.key] += 1
+            if (n := self.recordings[self.key]) > most and n > self.unrolls[self.key]/4:
+                raise RuntimeError('what the loss depends on has changed too often, and is recorded anew each time; pass what changes in inputs, as tensors')
+            if len(_graphs) == most: del _graphs[next(iter(_graphs))]
+            graph = _Graph(f, args, next((g.pool for k, g in _graphs.items() if k[1] == where), None), **first)
+        _graphs[key] = graph
+        return graph(args)
+
     def __call__(self, f, *args, **uncompiled):
-        "`f(*args)`; keyword arguments are for uncompiled calls."
-        if self.compile:
-            try: return _recorded(f, *args) if self.cuda else _compiled(f)(*args)
-            except Exception as e: self.give_up(f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0])
-        return f(*args, **uncompiled)
+        "`f(*args)`; keyword arguments are for calls that are not compiled."
+        if not self.compile: return f(*args, **uncompiled)
+        try: return self.recorded(f, args, **uncompiled) if self.cuda else _compiled(f)(*args)
+        except Exception as e: why = f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0]
+        out = f(*args, **uncompiled)            # if that fails too, the arguments are at fault
+        self.give_up(why)
+        return out
 
 # %% ../nbs/02_unroll.ipynb #c52be8fc
 def _marks(steps, keep_all):
@@ -497,8 +540,8 @@ def _step_at(run, k, s, hyper, inputs):
     args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
     now = _get_rng(run.device) if run.engine.compile else None
     *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None, group=run.group)
-    if run.engine.compile and not all(map(_same, now, _get_rng(run.device))):
-        run.engine.give_up('the loss draws random numbers')
+    if now and not all(map(_same, now, _get_rng(run.device))):          # compiled, recorded or tried, they were other numbers
+        if run.engine.compile: run.engine.give_up('the loss draws random numbers')
         _set_rng(now, run.device)
         return _step_at(run, k, s, hyper, inputs)
     return tuple(after), value
@@ -562,7 +605,7 @@ class _Replay(torch.autograd.Function):
                 if k in run.marks: ctx.kept[k] = _keep(ctx.shelf, s) if k else s
                 ctx.rng.append(_get_rng(run.device))
                 s, value = _step_at(run, k, s, hyper, inputs)
-                if k == 0 and run.return_first: run.first = First(s[0], _as_ints(s[1]), value)
+                if k == 0 and run.return_first: run.first = First(_detached(s[0]), _as_ints(s[1]), value)
         ctx.save_for_backward(*tensors)   # autograd then notices if one is changed in place before backward
         return tuple(p.clone() if p is params[n] else p for n, p in s[0].items())
 
@@ -648,18 +691,21 @@ def unroll(
     """`theta_K` after K differentiable steps of `optimizer` (Metz et al. 2016, Eq. 6-7).
     It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
     `steps=0` returns `params` itself. Nothing passed in is changed.
+    With `compile` on a GPU the loss must not keep tensors, nor look at state deeper than attributes of the objects
+    it sees: of that, what was there when it was recorded counts.
     Raises `TypeError` or `ValueError` for arguments that cannot work,
     `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice."""
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
     hyper = optimizer.hyper
     needed, device = torch.is_grad_enabled(), next(iter(params.values())).device
-    if compile: (state, hyper), optimizer = _as_tensors((state, hyper), device), optimizer._replace(hyper={})
+    engine = _Engine(compile, loss, params, optimizer)
+    if engine.compile: state, hyper = _as_tensors((state, hyper), device)
     tree = params, state, hyper, inputs
     graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
     check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
     run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first,
-                          device=device, autocast=_autocast_of(device), engine=_Engine(compile, loss, params), check=check, group=group)
+                          device=device, autocast=_autocast_of(device), engine=engine, check=check, group=group)
     if compile and group: run.engine.give_up('the processes of a group talk in every step')
     if steps == 0:
         if not return_first: return params
