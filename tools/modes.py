@@ -3,7 +3,7 @@
     python tools/modes.py search|second|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
-`search` trains every arm with each pair of learning rates and either loss, on a seed kept for that, and `second`, on the ring, what did best there
+`search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
 and smaller rates for as long as the test does (the grid takes the ring's choice, a quarter that of a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
 on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
@@ -49,7 +49,6 @@ ARMS = {
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
     'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
     'K=0, longer': Arm('', 0, (4, 21, 17), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
-    'K=0, no norm': Arm('--norm none', 0, (4, 19, 15), {'stacked-half': 3}),
     'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'gradient penalty': Arm('--norm none --penalty 10', 0, (5, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'spectral norm': Arm('--norm spectral', 0, (5, 25, 20), {'stacked-half': 3}),
@@ -62,7 +61,7 @@ class Setting:
     options:str       # of every run
     steps:int
     search_steps:int  # 0 without a search
-    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss) that are searched; or the data whose choice is taken
+    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss; of images D's norm) that are searched; or the data whose choice is taken
     column:int        # of `Arm.ms`
 
 SEARCH_SEED = 100
@@ -71,7 +70,7 @@ FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1
 SETTINGS = {
     'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, either('3e-4', '1e-3', '3e-3', '1e-2'), 0),
     'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 0, 'ring', 0),
-    'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 3000, (('5e-4', '3', 'nonsaturating'), ('1e-3', '1', 'nonsaturating')), 1),
+    'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 3000, tuple((*rates, 'nonsaturating', norm) for norm in ('batch', 'none') for rates in (('5e-4', '3'), ('1e-3', '1'))), 1),
     'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 0, 'stacked-half', 2),
 }
 
@@ -81,19 +80,20 @@ def decay(steps):
 
 def run(data, arm, how, seed, search=False):
     "One run. In the search rates fall to 0."
-    a, s, (lr, ratio, loss) = ARMS[arm], SETTINGS[data], how
+    a, s, (lr, ratio, loss, *norm) = ARMS[arm], SETTINGS[data], how
     steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
     own = a.options_of(data)
-    norm = '--norm batch'*('stacked' in data and '--norm' not in own)
-    options = f'{s.options} {norm} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if search else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
-    name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}-s{seed}'
+    norms = f'--norm {norm[0]}' if norm and '--norm' not in own else ''
+    options = f'{s.options} {norms} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if search else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}{"-no-norm"*("--norm none" in norms)}-s{seed}'
     return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, a.model)
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
 def searched(data, arm):
-    "Rates and loss -> the run of the search, of an arm."
-    return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))}
+    "Rates, loss and norm -> the run of the search, of an arm. One whose options name a norm has no choice there."
+    own = '--norm' in ARMS[arm].options_of(data)
+    return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in (*SETTINGS[data].how, *FURTHER.get((data, arm), ())) if not own or how[3:] != ('none',)}
 
 SECOND, NEAR = 'ring', .01      # the data with a second round of the search; what counts as near the best
 LADDER = ('3e-2', '1e-2', '3e-3', '1e-3', '3e-4', '1e-4', '3e-5')
