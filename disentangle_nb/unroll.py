@@ -328,8 +328,8 @@ def _as_tensors(tree, device):
 def _as_ints(state):
     "An optimiser's state with its counts as numbers again."
     counts = [s['step'] for s in state.values() if torch.is_tensor(s.get('step'))]
-    numbers = iter(torch.stack(counts).tolist() if counts else ())       # in one go: a GPU is waited for
-    return {n: {k: next(numbers) if k == 'step' and torch.is_tensor(v) else v for k, v in s.items()} for n, s in state.items()}
+    found = iter(torch.stack(counts).tolist() if counts else ())       # in one go: a GPU is waited for
+    return {n: {k: next(found) if k == 'step' and torch.is_tensor(v) else v for k, v in s.items()} for n, s in state.items()}
 
 # %% ../nbs/02_unroll.ipynb #598e88b5
 def _thin_mm(a, b, most=4):
@@ -380,6 +380,7 @@ class _Outside(TorchDispatchMode):
         self.known.update(map(_place, _flat([out])))
         return out
 
+# %% ../nbs/02_unroll.ipynb #dd89a69b
 _streams = functools.cache(lambda device: (torch.cuda.Stream(device), torch.cuda.Stream(device)))       # to try and to record on
 
 def _record(f, args, pool=None, **first):
@@ -398,6 +399,7 @@ def _record(f, args, pool=None, **first):
         with torch.cuda.stream(now), torch.cuda.graph(graph, pool=pool, stream=recording): out = f(*args)
     return replay, out, graph.pool()
 
+# %% ../nbs/02_unroll.ipynb #1ba26df4
 def _copy(to, tree):
     "Copy the tensors of a tree, all of a type in one operation."
     pairs = {}

@@ -31,6 +31,11 @@ def test_in_sync(tree, commands):
     changed = sorted(str(p) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
     assert not changed, f'out of date: {changed}; run make notebooks and commit'
 
+def test_readme_links():
+    links = re.findall(r'\]\(([^)#\s]+)|(?:src|href)="([^"#]+)', (ROOT/'README.md').read_text())
+    broken = [a or b for a, b in links if not (a or b).startswith('http') and not (ROOT/(a or b)).exists()]
+    assert len(links) > 20 and not broken, broken
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_saved(path):
     "What readers of the docs see is there, that of slow cells too, and is no error."

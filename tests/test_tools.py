@@ -57,3 +57,16 @@ def test_curves_stay(trained, monkeypatch, tmp_path):
     monkeypatch.setattr(modes, 'recorded', lambda *_: [{'command': 'x', 'arm': 'elsewhere'}])
     modes.write_curves([good], root, path)
     assert path.read_text().splitlines() == [head, 'elsewhere,0,10,1,.5,.5,']
+
+def test_norm_on_images():
+    "Every arm is offered batch norm and none; one whose options name a norm has that, once; a quarter takes a half's choice."
+    for arm in modes.arms_of('stacked-half'):
+        a = modes.ARMS[arm]
+        if not a.searches: continue
+        commands = [r.command for (r,) in modes.searched('stacked-half', arm).values()]
+        own = '--norm' in a.options_of('stacked-half')
+        assert len(set(commands)) == len(commands) == (2 if own else 4) and all(c.count('--norm') == 1 for c in commands)
+        assert own or sum('--norm none' in c for c in commands) == 2
+    for (how, r) in ((how, modes.run('stacked-quarter', 'K=10', how, 0)) for how in modes.SETTINGS['stacked-half'].how):
+        assert f'--norm {how[3]}' in r.command and '--d-width 4' in r.command
+    assert '--norm' not in modes.run('ring', 'K=10', ('1e-3', '1', 'saddle'), 0).command

@@ -35,6 +35,8 @@ def prepared(nb):
             c.metadata.tags = flags(c)
             c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
             c.outputs = [o for o in c.outputs if '<script' not in o.get('data', {}).get('text/html', '')]
+            for data in (o.get('data', {}) for o in c.outputs):
+                if 'text/markdown' in data: data['text/markdown'] = rooted(data['text/markdown'])
     nb.cells = [c for c in nb.cells if c.source.strip()]
     return nb
 
