@@ -468,9 +468,10 @@ class _Engine:
     def __init__(self, compile, loss, params, optimizer):
         self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
         self.compile, self.cuda, self.given = compile and self.key not in self.failed, next(iter(params.values())).is_cuda, (loss, optimizer)
-        if not (self.compile and self.cuda): return
-        self.unrolls[self.key] += 1
-        self.fixed = _fixed((loss, optimizer._replace(hyper={})))
+        self.unrolls[self.key] += self.compile and self.cuda
+
+    @functools.cached_property
+    def fixed(self): loss, optimizer = self.given; return _fixed((loss, optimizer._replace(hyper={})))
 
     def tracing(self):
         "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
