@@ -58,6 +58,15 @@ def test_curves_stay(trained, monkeypatch, tmp_path):
     modes.write_curves([good], root, path)
     assert path.read_text().splitlines() == [head, 'elsewhere,0,10,1,.5,.5,']
 
+def test_picture_of_all_arms_or_none(trained, monkeypatch, tmp_path):
+    "A picture is drawn of runs that did not diverge; one that would lack a recorded arm does not take the place of a whole one."
+    root, (bad, good) = trained
+    path = tmp_path/'points.png'
+    for arms, drawn in ((('arm', 'elsewhere'), False), (('arm',), True)):
+        monkeypatch.setattr(modes, 'recorded', lambda *_: [{'arm': a} for a in arms])
+        modes.draw_samples([bad, good], root, path)
+        assert path.exists() == drawn
+
 def test_norm_on_images():
     "Every arm is offered batch norm and none; one whose options name a norm has that, once; a quarter takes a half's choice."
     for arm in modes.arms_of('stacked-half'):

@@ -6,7 +6,7 @@
 `search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
 and smaller rates for as long as the test does (the grid takes the ring's choice, a quarter that of a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
-on the way; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
+on the way, with a picture of what seed 0 makes; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
 way and pictures to samples/modes/.
 """
 import argparse, csv, io, shlex
@@ -19,8 +19,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from disentangle_nb.cli import cpu_threads, parser, plan
-from disentangle_nb.explore import save_figure
-from disentangle_nb.training import fit, model_class, read_jsonl, write_whole
+from disentangle_nb.data import load_data
+from disentangle_nb.explore import draw, save_figure
+from disentangle_nb.training import fit, load, model_class, read_jsonl, write_whole
 from runs import ROOT, SAMPLES, Run, best, left, plainly, record, recorded, scores, train
 
 @dataclass(frozen=True)
@@ -180,16 +181,37 @@ def through_time(r, frames=FRAMES):
     with cpu_threads(asked['threads']): fit(net.step, net.init(), partial(data.batch, asked['batch_size']), steps=steps, rng=rng, picture=snap, picture_every=frames[0])
     return data.centres, drawn
 
+def scatter(ax, points, centres, name):
+    ax.scatter(*centres.T, s=30, facecolors='none', edgecolors='tab:orange')
+    ax.scatter(*points.T, s=1, alpha=.4)
+    lim = 1.5*float(centres.abs().max())
+    ax.set(xlim=(-lim, lim), ylim=(-lim, lim), xticks=[], yticks=[], title=name, aspect='equal')
+
 def draw_time(runs, path):
     "A row of scatter plots for each run."
     rows = [(r, *through_time(r)) for r in runs]
     fig, axs = plt.subplots(len(rows), len(rows[0][2]), figsize=(1.5*len(rows[0][2]), 1.65*len(rows)), squeeze=False)
     for axes, (r, centres, drawn) in zip(axs, rows):
-        for ax, (step, points) in zip(axes, drawn):
-            ax.scatter(*centres.T, s=30, facecolors='none', edgecolors='tab:orange')
-            ax.scatter(*points.T, s=1, alpha=.4)
-            ax.set(xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[], title=f'step {step:,}', aspect='equal')
+        for ax, (step, points) in zip(axes, drawn): scatter(ax, points, centres, f'step {step:,}')
         axes[0].set_ylabel(r.arm)
+    fig.tight_layout()
+    save_figure(fig, path)
+
+def draw_samples(runs, root, path, n=16, columns=5):
+    "What each arm's first seed makes in the end, of the same latents: points in a plot, images in a row. Nothing if the folder of a recorded arm is gone."
+    unfinished, first = left(runs, root), {}
+    for r in runs:
+        if r not in unfinished and (r.folder(root)/'model.safetensors').exists(): first.setdefault(r.arm, load(r.folder(root)))
+    if not first or {e['arm'] for e in recorded(runs[0].experiment)} - set(first): return
+    def made(model, n): return model.generate(model.sample_latent(n, torch.Generator().manual_seed(123)))
+    if len(next(iter(first.values())).config.shape) == 3:
+        fig, axs = plt.subplots(len(first), figsize=(.55*n, .85*len(first)), squeeze=False)
+        for (ax,), (arm, model) in zip(axs, first.items()): draw(ax, made(model, n), n).set_title(arm, loc='left', size=9)
+    else:
+        rows, centres = -(-len(first)//columns), load_data(runs[0].options.split()[1]).centres
+        fig, axs = plt.subplots(rows, columns, figsize=(2*columns, 2.2*rows), squeeze=False)
+        for ax in axs.flat[len(first):]: ax.axis('off')
+        for ax, (arm, model) in zip(axs.flat, first.items()): scatter(ax, made(model, 1000), centres, arm)
     fig.tight_layout()
     save_figure(fig, path)
 
@@ -207,7 +229,9 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     if dry: return
     record(make(data), root)
     if make(data, arms) != runs: return go(what, data, root, arms, jobs, dry, missing)      # the second round goes on
-    if what == 'test': write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
+    if what == 'test':
+        write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
+        draw_samples(make(data), root, SAMPLES/'modes'/f'{data}.png')
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
