@@ -67,6 +67,16 @@ def test_picture_of_all_arms_or_none(trained, monkeypatch, tmp_path):
         modes.draw_samples([bad, good], root, path)
         assert path.exists() == drawn
 
+def test_grid_takes_the_loss_of_the_ring(monkeypatch):
+    "and searches rates of its own, as long as the test and with its schedule; nothing before the ring's search is complete."
+    theirs = {'packing': ('3e-4', '1', 'nonsaturating'), 'K=0': ('3e-3', '1', 'saddle')}
+    monkeypatch.setattr(modes, 'chosen', lambda data, samples=None, arms=(): {a: theirs[a] for a in arms if a in theirs})
+    for arm, (*_, loss) in theirs.items():
+        found = modes.searched('grid', arm)
+        assert {how[2] for how in found} == {loss} and len({how[0] for how in found}) == 3
+        for how, (r,) in found.items(): assert r.command == modes.run('grid', arm, how, 100).command.replace(' --evaluate-every 5000', '')
+    assert modes.searched('grid', 'K=10') == {}
+
 def test_norm_on_images():
     "Every arm is offered batch norm and none; one whose options name a norm has that, once; a quarter takes a half's choice."
     for arm in modes.arms_of('stacked-half'):

@@ -4,7 +4,7 @@
     python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
-and smaller rates for as long as the test does (the grid takes the ring's choice, a quarter that of a half); `steps` asks on that seed whether K = 10
+and smaller rates for as long as the test does (the grid takes the ring's loss and has a search of rates, a quarter takes all from a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
 on the way, with a picture of what seed 0 makes; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
 way and pictures to samples/modes/.
@@ -62,7 +62,7 @@ class Setting:
     options:str       # of every run
     steps:int
     search_steps:int  # 0 without a search
-    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss; of images D's norm) that are searched; or the data whose choice is taken
+    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss, or the data whose choice of one is taken; of images D's norm) that are searched; or the data whose whole choice is taken
     column:int        # of `Arm.ms`
 
 SEARCH_SEED = 100
@@ -70,7 +70,7 @@ def either(*rates): return tuple((rate, '1', loss) for rate in rates for loss in
 FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1e-4')}       # (data, arm) -> what is searched besides, because the best so far was the first or the last
 SETTINGS = {
     'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, either('3e-4', '1e-3', '3e-3', '1e-2'), 0),
-    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 0, 'ring', 0),
+    'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 50_000, tuple((rate, '1', 'ring') for rate in ('3e-4', '1e-3', '3e-3')), 0),
     'stacked-half': Setting('--data stacked_mnist --width 16 --d-width 8 --threads 1', 5000, 3000, tuple((*rates, 'nonsaturating', norm) for norm in ('batch', 'none') for rates in (('5e-4', '3'), ('1e-3', '1'))), 1),
     'stacked-quarter': Setting('--data stacked_mnist --width 16 --d-width 4 --threads 1', 5000, 0, 'stacked-half', 2),
 }
@@ -80,21 +80,25 @@ def decay(steps):
     return round(steps/.95)
 
 def run(data, arm, how, seed, search=False):
-    "One run. In the search rates fall to 0."
+    "One run. In a search that is shorter than the test rates fall to 0."
     a, s, (lr, ratio, loss, *norm) = ARMS[arm], SETTINGS[data], how
     steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
     own = a.options_of(data)
     norms = f'--norm {norm[0]}' if norm and '--norm' not in own else ''
-    options = f'{s.options} {norms} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if search else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    options = f'{s.options} {norms} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if steps < s.steps else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
     name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}{"-no-norm"*("--norm none" in norms)}-s{seed}'
     return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, a.model)
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
 def searched(data, arm):
-    "Rates, loss and norm -> the run of the search, of an arm. One whose options name a norm has no choice there."
-    own = '--norm' in ARMS[arm].options_of(data)
-    return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in (*SETTINGS[data].how, *FURTHER.get((data, arm), ())) if not own or how[3:] != ('none',)}
+    """Rates, loss and norm -> the run of the search, of an arm. One whose options name a norm has no choice there. Nothing before the data whose loss
+    is taken has a choice."""
+    own, hows = '--norm' in ARMS[arm].options_of(data), (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))
+    if (other := hows[0][2]) in SETTINGS:
+        if not (theirs := chosen(other, arms=[arm])): return {}
+        hows = [(rate, ratio, theirs[arm][2]) for rate, ratio, _ in hows]
+    return {how: [run(data, arm, how, SEARCH_SEED, True)] for how in hows if not own or how[3:] != ('none',)}
 
 SECOND, NEAR = 'ring', .01      # the data with a second round of the search; what counts as near the best
 LADDER = ('3e-2', '1e-2', '3e-3', '1e-3', '3e-4', '1e-4', '3e-5')
@@ -125,11 +129,11 @@ def score(m):
     "What the search goes by: high-quality samples, of each mode no more than its share; on stacked MNIST modes, and where these are equal a small divergence from equal shares."
     return m['balanced'] if 'balanced' in m else m['modes'] - m['kl']/10
 
-def chosen(data, samples=SAMPLES):
-    "arm -> its learning rates and its loss, if its search is complete, on points by the second round."
+def chosen(data, samples=SAMPLES, arms=ARMS):
+    "arm -> its learning rates and its loss, if its search is complete, on the ring by the second round."
     other, found = SETTINGS[data].how, {}
-    if isinstance(other, str): return chosen(other, samples)
-    for a in arms_of(data):
+    if isinstance(other, str): return chosen(other, samples, arms)
+    for a in arms_of(data, arms):
         if ARMS[a].searches: found[a] = best(second(data, a, samples) if data == SECOND else searched(data, a), score, samples)
         else: found[a] = ARMS[a].how[data] if ARMS[a].how else found.get(ARMS[a].like)
     return {a: how for a, how in found.items() if how}
