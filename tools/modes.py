@@ -39,10 +39,10 @@ class Arm:
     def options_of(self, data): return self.options[data] if isinstance(self.options, dict) else self.options
 
 ARMS = {
-    'K=0': Arm('', 0, (4, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=0': Arm('', 0, (4, 24, 20), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=1': Arm('', 1, (5, 31, 25), {'stacked-half': 3, 'stacked-quarter': 3}),
-    'K=5': Arm('', 5, (10, 106, 80), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
-    'K=10': Arm('', 10, (16, 205, 150), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=5': Arm('', 5, (10, 130, 100), {'ring': 10, 'stacked-half': 3, 'stacked-quarter': 3}),
+    'K=10': Arm('', 10, (16, 250, 185), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
     'K=0, short search': Arm('', 0, (4, 21, 17), {'ring': 3}, how={'ring': ('1e-2', '1', 'saddle')}),
     'K=0, first choice': Arm('', 0, (4, 21, 17), {'ring': 10}, how={'ring': ('3e-3', '1', 'nonsaturating')}),
     'K=10, first choice': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
