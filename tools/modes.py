@@ -49,7 +49,7 @@ ARMS = {
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
     'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
-    'K=0, longer': Arm('', 0, (4, 21, 17), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
+    'K=0, longer': Arm('', 0, (4, 24, 20), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
     'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'gradient penalty': Arm('--norm none --penalty 10', 0, (5, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
     'spectral norm': Arm('--norm spectral', 0, (5, 25, 20), {'stacked-half': 3}),
@@ -62,7 +62,7 @@ class Setting:
     options:str       # of every run
     steps:int
     search_steps:int  # 0 without a search
-    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss, or the data whose choice of one is taken; of images D's norm) that are searched; or the data whose whole choice is taken
+    how:tuple         # (Adam's rate of D, G's as a multiple of it, loss; of images D's norm) that are searched; in the place of the loss, or of all, the data whose choice is taken
     column:int        # of `Arm.ms`
 
 SEARCH_SEED = 100
