@@ -509,6 +509,7 @@ def _partition(folder, name):
     if names and len(names) not in (width - 1, width): refuse(f'names {len(names)} columns and has {width - 1}')
     return {r[0]: [int(v) for v in r[1:]] for r in rows}, names[-(width - 1):] if names else ()
 
+# %% ../nbs/00_data.ipynb #a091d873
 def _celeba_files(folder, split):
     "`(images, attributes, names)` from the authors' layout; an image is a file and what to call it."
     parts, _ = _partition(folder, 'list_eval_partition')
@@ -521,6 +522,7 @@ def _celeba_files(folder, split):
     if lost := next((f for f in wanted if f not in attributes), None): raise InputError(f'{folder}/list_attr_celeba has no line for {lost}')
     return [(images/f, None) for f in wanted], [attributes[f] for f in wanted], names
 
+# %% ../nbs/00_data.ipynb #cbe51b13
 def _celeba_parquet(folder, split):
     "The same from Parquet files; the images as bytes."
     try: import pyarrow as pa, pyarrow.parquet as pq

@@ -136,6 +136,7 @@ class Discriminator(nn.Module):
         seen = h.detach() if stop_q else h
         return _full(self.head(h).squeeze(1)), _full(self.recognition(seen)) if self.recognition else None
 
+# %% ../nbs/01_networks.ipynb #78ad7932
 class Features(Discriminator):
     "The same network, of which one sees what its convolutions make of an image."
     def forward(self,
@@ -148,6 +149,7 @@ class Features(Discriminator):
             if isinstance(layer, nn.LeakyReLU): outs.append(h)
         return tuple(_full(o.flatten(1)) for o in outs)
 
+# %% ../nbs/01_networks.ipynb #5c144be4
 class Encoder(nn.Module):
     "Numbers read off an item: a trunk and a linear layer."
     def __init__(self,
