@@ -6,6 +6,8 @@ from math import inf
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from disentangle_nb.cli import finished, planned, sweep
 from disentangle_nb.data import InputError
 from disentangle_nb.training import load_tensors, read_jsonl, save_tensors, write_whole
@@ -74,14 +76,15 @@ def short(v):
     return float(f'{v:.6g}') if isinstance(v, float) else v
 
 def entry(run, root, more):
-    "One object of runs.json; of a run that diverged, the only metric is the step at which it did. The device is named if it was not the CPU."
+    """One object of runs.json; of a run that diverged, the only metric is the step at which it did. The device is named if it was not the CPU;
+    of a CPU its widest vector instructions, since seconds are to be compared with those of a like one."""
     folder = run.folder(root)
     last = lambda name: (read_jsonl(folder/name) or [{}])[-1]
     config = json.loads((folder/'config.json').read_text())
     evaluation = json.loads((folder/'evaluation.json').read_text()) if (step := diverged(folder)) is None else {}
     metrics = {'diverged': step} if step else {k: short(v) for k, v in {**last('metrics.jsonl'), **evaluation, **more(folder)}.items() if k not in ('step', 'category_match')}
     return {**{k: getattr(run, k) for k in ('experiment', 'arm', 'k', 'seed', 'command')}, 'steps': config['steps'], 'metrics': metrics,
-            'cpu_seconds': round(last('timings.jsonl').get('cpu_seconds', 0), 1), 'versions': config['versions'], **({'device': config['device']} if config['device'] != 'cpu' else {})}
+            'cpu_seconds': round(last('timings.jsonl').get('cpu_seconds', 0), 1), 'versions': config['versions'], **({'device': config['device']} if config['device'] != 'cpu' else {'cpu': torch.backends.cpu.get_cpu_capability()})}
 
 def recorded(experiment, samples=SAMPLES):
     "The entries of an experiment in runs.json."
