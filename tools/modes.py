@@ -1,15 +1,15 @@
 """Chapter 11's experiment: does unrolling keep the modes, and what else does? Rings and grids of Gaussians, and stacked MNIST; its runs, numbers and figure.
 
     python tools/modes.py search|second|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
-    python tools/modes.py steps|time [--runs runs] [--jobs 1] [--dry]
+    python tools/modes.py steps|time|floors [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
 and smaller rates for as long as the test does (the grid takes the ring's loss and has a search of rates, a quarter takes all from a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
-on the way, with a picture of what seed 0 makes; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time. Numbers go to samples/runs.json, those on the
+on the way, with a picture of what seed 0 makes; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time; `floors` says what the measures of stacked MNIST are worth. Numbers go to samples/runs.json, those on the
 way and pictures to samples/modes/.
 """
-import argparse, csv, io, shlex
+import argparse, csv, io, json, shlex
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -18,11 +18,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from disentangle_nb.cli import cpu_threads, parser, plan
+from disentangle_nb.cli import cpu_threads, evaluate_images, parser, plan
 from disentangle_nb.data import load_data
 from disentangle_nb.explore import draw, save_figure
 from disentangle_nb.training import fit, load, model_class, read_jsonl, write_whole
-from runs import ROOT, SAMPLES, Run, best, left, plainly, record, recorded, scores, train
+from runs import ROOT, SAMPLES, Run, best, left, plainly, record, recorded, scores, short, train
 
 @dataclass(frozen=True)
 class Arm:
@@ -226,6 +226,25 @@ def time():
     (SAMPLES/'modes').mkdir(parents=True, exist_ok=True)
     draw_time([runs[a] for a in THROUGH_TIME], SAMPLES/'modes'/'time.png')
 
+class Drawn:
+    "Images that no model makes, in the place of one: `draw(n, rng)`."
+    def __init__(self, draw): self.draw = draw
+    def sample_latent(self, n, rng): return n, rng
+    def generate(self, latent): return self.draw(*latent)
+
+def floors(path=SAMPLES/'modes'/'floors.json', seed=0):
+    """The measures of stacked MNIST for what is no GAN's: real images (of the test set), those whose pixels are Gaussian with the digits' mean and
+    covariance in each channel, and noise."""
+    (train, test), digits = (load_data('stacked_mnist', split) for split in ('train', 'test')), load_data('mnist', 'train')
+    x = digits.items(digits.some(20_000, seed)).flatten(1).double()
+    mean, root = x.mean(0), torch.linalg.cholesky(torch.cov(x.T) + 1e-5*torch.eye(x.shape[1]))
+    def gaussian(n, rng): return (mean + torch.randn(3*n, len(mean), generator=rng).double() @ root.T).clamp(-1, 1).float().view(n, 3, *digits.shape[1:])
+    drawn = {'real images': lambda n, rng: test.items(torch.randint(len(test), (n,), generator=rng)), 'Gaussian pixels': gaussian,
+             'noise': lambda n, rng: 2*torch.rand(n, 3, *digits.shape[1:], generator=rng) - 1}
+    measured = {name: {k: short(v) for k, v in evaluate_images(Drawn(draw), train, seed).items()} for name, draw in drawn.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda p: p.write_text(json.dumps(measured, indent=1) + '\n'))
+
 def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     "Train and record what a verb stands for."
     make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs()}[what]
@@ -238,14 +257,17 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
         write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
         draw_samples(make(data), root, SAMPLES/'modes'/f'{data}.png')
 
+ONCE = {'time': time, 'floors': floors}
+
 def everything(root, jobs, dry):
     for data in SETTINGS:
         for what in ('search', *['second', 'steps']*(data == SECOND), 'test'): go(what, data, root, ARMS, jobs, dry)
-    if not dry and not (SAMPLES/'modes'/'time.png').exists(): time()
+    for name, make in ONCE.items():
+        if not dry and not list((SAMPLES/'modes').glob(f'{name}.*')): make()
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'second', 'steps', 'test', 'time'))
+    p.add_argument('what', choices=('search', 'second', 'steps', 'test', *ONCE))
     p.add_argument('--data', choices=SETTINGS, default='ring')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
@@ -253,4 +275,4 @@ if __name__ == '__main__':
     p.add_argument('--missing', action='store_true', help='train only what runs.json lacks')
     p.add_argument('--dry', action='store_true')
     o = p.parse_args()
-    with plainly(): time() if o.what == 'time' else go(o.what, o.data, o.runs, o.arms, o.jobs, o.dry, o.missing)
+    with plainly(): ONCE[o.what]() if o.what in ONCE else go(o.what, o.data, o.runs, o.arms, o.jobs, o.dry, o.missing)
