@@ -81,9 +81,9 @@ def kernel_distance(
     N M d."""
     _two(a, b)
     a, b = a.double(), b.double()
-    def k(x, y): return (x @ y.T/x.shape[1] + 1)**3
-    def among(x): return (k(x, x).sum() - k(x, x).diagonal().sum())/(len(x)*(len(x) - 1))
-    return (among(a) + among(b) - 2*k(a, b).mean()).item()
+    def total(x, y): return sum(((rows @ y.T/x.shape[1] + 1)**3).sum() for rows in x.split(500))
+    def among(x): return (total(x, x) - ((x.square().sum(1)/x.shape[1] + 1)**3).sum())/(len(x)*(len(x) - 1))
+    return (among(a) + among(b) - 2*total(a, b)/(len(a)*len(b))).item()
 
 # %% ../nbs/07_metrics.ipynb #4e43a205
 def precision_recall(
@@ -96,10 +96,9 @@ def precision_recall(
     (N + M)^2 d."""
     if min(len(real), len(fake)) <= k: raise ValueError(f'more than {k} samples of each kind are needed, found {len(real)} and {len(fake)}')
     real, fake = real.double(), fake.double()
-    def radius(x): return torch.cdist(x, x).kthvalue(k+1).values       # the nearest of all is the point itself
-    between = torch.cdist(real, fake)
-    on = (between <= radius(real)[:, None]).any(0), (between <= radius(fake)).any(1)
-    return dict(zip(('precision', 'recall'), (t.float().mean().item() for t in on)))
+    def radius(x): return torch.cat([torch.cdist(rows, x).topk(k+1, largest=False).values[:, -1] for rows in x.split(500)])      # the nearest of all is the point itself
+    def within(x, of, radii): return torch.cat([(torch.cdist(rows, of) <= radii).any(1) for rows in x.split(500)]).float().mean().item()
+    return {'precision': within(fake, real, radius(real)), 'recall': within(real, fake, radius(fake))}
 
 # %% ../nbs/07_metrics.ipynb #3d6cc2b6
 def match_codes(

@@ -217,7 +217,7 @@ def judge(
 @torch.no_grad()
 def judged(
     x:Tensor,               # (N, C, H, W) in [-1, 1]; of more than one channel, each is judged by itself
-    batch:int=1000,
+    batch:int=100,          # at a time; more is slower, for want of cache
 )->tuple:                   # labels (N,) or (N, C) int64; features (N, 64*C)
     "What digits images show, and the features of the last layer but one. On the CPU."
     if not x.isfinite().all(): raise ValueError('images must be finite numbers')
