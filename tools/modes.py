@@ -214,6 +214,7 @@ def draw_samples(runs, root, path, n=16, columns=5):
         fig, axs = plt.subplots(len(first), figsize=(.55*n, .85*len(first)), squeeze=False)
         for (ax,), (arm, model) in zip(axs, first.items()): draw(ax, made(model, n), n).set_title(arm, loc='left', size=9)
     else:
+        columns = min(columns, len(first))
         rows, centres = -(-len(first)//columns), load_data(runs[0].options.split()[1]).centres
         fig, axs = plt.subplots(rows, columns, figsize=(2*columns, 2.2*rows), squeeze=False)
         for ax in axs.flat[len(first):]: ax.axis('off')
