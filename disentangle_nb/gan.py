@@ -123,7 +123,9 @@ class GANConfig:
         for name in names: self._want(name, lambda v: least <= v <= 1e9, f'a number >= {least} and <= 1e9')
 
     def _want(self, name, holds, what):
-        if not holds(getattr(self, name)): raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
+        try: good = holds(getattr(self, name))
+        except TypeError: good = False
+        if not good: raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
 
 # %% ../nbs/04_unrolled_gan.ipynb #9b592f5a
 class GAN(nn.Module):
@@ -324,8 +326,11 @@ def step(self:GAN,
     x:Tensor,               # (B*self.batches, *shape), real items, or this process's share of them
     rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
-    "One simultaneous step of both players; D's is the first of the K unrolled ones."
+    """One simultaneous step of both players; D's is the first of the K unrolled ones (Metz et al. 2016, Eq. 9-11). Metrics, each
+    (): `d_loss`, `g_loss` and other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for
+    items that cannot be divided into batches."""
     c, D = self.config, state['D']
+    if len(x) % self.batches: raise InputError(f'{len(x)} items cannot be divided into {self.batches} batches; choose a multiple of {self.batches}')
     reals = x.view(-1, self.batches, *x.shape[1:]).unbind(1)
     theta = {k: {n: p.detach().requires_grad_() for n, p in state[k]['params'].items()} for k in state if k != 'D'}
     fakes, latents, buffers, beside = zip(*(self.draw(x, state, theta, rng) for x in reals))

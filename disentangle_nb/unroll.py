@@ -86,7 +86,8 @@ def sgd(
     nesterov=False,      # look along the sum once more
     weight_decay=0.,     # L2 penalty, added to the gradient
 )->Optimizer:
-    "Stochastic gradient descent, update for update `torch.optim.SGD`. Any number may be a tensor."
+    """Stochastic gradient descent, update for update `torch.optim.SGD`. Any number, all >= 0, may be a tensor. Raises
+    `ValueError` for others."""
     _check_hyper(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
     has, damps, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, dampening, weight_decay))
     if nesterov and (damps or not has): raise ValueError('nesterov needs a momentum and no dampening')
@@ -107,8 +108,10 @@ def adam(
     weight_decay=0.,       # L2 penalty, added to the gradient (`adamw` decouples it)
     *, _decoupled=False,
 )->Optimizer:
-    """Adam, update for update `torch.optim.Adam`, with `sqrt(v + 1e-24) + eps`
-    for a finite gradient at `v = 0`. Any number may be a tensor."""
+    """Adam (Kingma and Ba 2015, algorithm 1), update for update `torch.optim.Adam`, with `sqrt(v + 1e-24) + eps`
+    for a finite gradient at `v = 0`. Any number may be a tensor. Raises `ValueError` for one below 0, and for
+    betas that are not two numbers in [0, 1)."""
+    if not (isinstance(betas, (tuple, list)) and len(betas) == 2): raise ValueError(f'betas must be two numbers in [0, 1), found {betas!r}')
     _check_hyper(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     decays = torch.is_tensor(weight_decay) or weight_decay != 0
     def init(p): return {'exp_avg': torch.zeros_like(p), 'exp_avg_sq': torch.zeros_like(p), 'step': 0}
@@ -130,8 +133,8 @@ def adamw(
     eps=1e-8,              # added to the root
     weight_decay=1e-2,     # the share of the parameter, times `lr`, lost a step
 )->Optimizer:
-    """AdamW, update for update `torch.optim.AdamW`: Adam with the weight decay kept out of the moments.
-    Any number may be a tensor."""
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2), update for update `torch.optim.AdamW`: Adam with the weight
+    decay kept out of the moments. Numbers and errors as for `adam`."""
     return adam(lr, betas, eps, weight_decay, _decoupled=True)
 
 # %% ../nbs/02_unroll.ipynb #7026f369
@@ -143,8 +146,8 @@ def rmsprop(
     momentum=0.,         # of the running sum of scaled gradients
     centered=False,      # divide by the standard deviation instead of the root mean square
 )->Optimizer:
-    """RMSprop, update for update `torch.optim.RMSprop`, with the same root as `adam`.
-    Any number may be a tensor."""
+    """RMSprop (Tieleman and Hinton 2012), update for update `torch.optim.RMSprop`, with the same root as `adam`.
+    Any number may be a tensor. Raises `ValueError` for one below 0, and for an alpha that is not below 1."""
     _check_hyper(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     has, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, weight_decay))
     keys = ['square_avg'] + ['momentum_buffer']*has + ['grad_avg']*centered
