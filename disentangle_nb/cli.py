@@ -22,6 +22,7 @@ import torch
 from fastcore.docments import docments
 from scipy.optimize import linear_sum_assignment
 
+from . import __version__
 from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
 from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, need_encoder, own_controls
 from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_animation, save_figure, save_pictures, sway, vary, walk
@@ -258,7 +259,8 @@ def train(
         if number: return out, net.put(state), {}
         with room(out, asked['steps']):
             save_tensors(out/'model.safetensors', net.put(state).state_dict(), step=asked['steps'])
-            result = evaluation(net, *splits)
+            try: result = evaluation(net, *splits)
+            except Interrupted as e: raise Interrupted('interrupted while the model was evaluated; it is trained and saved: the same command with --resume evaluates it', e.number) from None
             save_pictures(net, out, result.get('category_match'), splits[0].classes)
             if hasattr(net, 'reconstruct') and len(splits[1]) and len(config.shape) == 3:
                 save_figure(plot_reconstructions(net, splits[1].items(splits[1].some(16)[:16])), out/'reconstructions.png')
@@ -413,7 +415,7 @@ def _ints(text):
 def _range(text):
     "`0-4`, `0,5,10`, or both."
     try:
-        ends = [[int(t) for t in part.split('-')] for part in text.split(',')]
+        ends = [[int(t) for t in part.split('-', 1)] for part in text.split(',')]
         values = [v for a, *b in ends for v in range(a, (b or [a])[0] + 1)]
     except ValueError: values = []
     if not values or min(values) < 0: raise argparse.ArgumentTypeError(f'must be numbers like 0-4 or 0,5,10, found {text!r}')
@@ -472,6 +474,7 @@ def _add_train(models, name):
 def parser():
     "The whole command line."
     top = _Parser(prog='disentangle', description='Unrolled GANs and InfoGANs.', allow_abbrev=False)
+    top.add_argument('--version', action='version', version=f'disentangle {__version__}')
     def several(p, dest): return p.add_subparsers(dest=dest, metavar=dest.upper(), required=True, parser_class=_Parser)
     commands = several(top, 'command')
     models = several(commands.add_parser('train', help='train a model', allow_abbrev=False), 'model')
@@ -674,6 +677,7 @@ def _explore(run, out):
     for folder in run:
         name = folder.name if folder.name not in models else str(folder)
         models[name] = load(folder)
+        if len(models[name].config.shape) != 3: raise InputError(f'explore is for images; {folder} makes points')
         found = json.loads((folder/'evaluation.json').read_text()) if (folder/'evaluation.json').is_file() else {}
         controls[name], note = measured_controls(models[name], found, len(run) == 1)
         notes.append(f'{name}: {note}' if len(run) > 1 and note else note)
@@ -742,7 +746,7 @@ def main(argv=None):
         command = options.pop('command')
         if 'run' in options: options['run'] = [run_folder(r) for r in options['run']] if command == 'explore' else run_folder(options['run'])
         if command == 'sweep': options['rest'] = rest
-        elif rest: parser().parse_args(argv)                # says which are unknown
+        elif rest: raise InputError(f'unrecognized arguments: {" ".join(rest)}; see: disentangle {" ".join(filter(None, (command, options.get("model"))))} --help')
         with warnings.catch_warnings(), on_signals(_terminated, signal.SIGTERM):
             warnings.showwarning = lambda message, *_: tell(f'warning: {" ".join(str(message).split())}')
             {'train': _train, 'evaluate': _evaluate, 'sweep': _sweep, 'sample': _sample, 'infer': _infer, 'reconstruct': _reconstruct,
@@ -750,12 +754,14 @@ def main(argv=None):
     except (InputError, FloatingPointError, Stopped) as e:
         tell(f'error: {" ".join(str(e).split())}')
         sys.exit(2 if isinstance(e, InputError) else 1)
+    except BrokenPipeError:                                 # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as e:
         tell(f'error: {e.filename or "a file"} cannot be read or written ({e.strerror or e})')
         sys.exit(2)
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError) and 'memory' not in str(e): raise
-        tell(f'error: not enough memory ({first_line(e)}); a smaller --batch-size or --width needs less')
+        tell(f'error: not enough memory ({first_line(e)}); a smaller {"--batch-size or --width" if command in ("train", "sweep") else "--n"} needs less')
         sys.exit(1)
     except Interrupted as e:
         tell(f'\n{e}')

@@ -268,7 +268,7 @@ def _check_same(where, old, new):
     "Raise `InputError` naming the first difference between two configurations."
     old = _known(old, new)
     if isinstance(old.get('config'), dict): old['config'] = {**_defaults(old.get('model')), **old['config']}
-    for k in sorted((old.keys() | new.keys()) - _free):
+    for k in sorted((old.keys() | new.keys()) - _free, key=lambda k: (k not in ('model', 'data'), k)):      # what explains the others first
         if old.get(k) != new.get(k):
             raise InputError(f'{where} was started with {_difference(k, old.get(k), new.get(k))}; '
                              'resume with the same, or choose another folder')
@@ -614,8 +614,10 @@ def load(
     Raises `InputError` if a file is missing, damaged or altered, or does not fit the configuration."""
     path = run_folder(path)
     config = read_config(path)
-    cls = model_class(config.get('model'))
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(config.get('config') or {}).items()}
+    try: cls = model_class(config.get('model'))
+    except InputError as e: raise InputError(f'{path/"config.json"}: {e}') from None
+    if not isinstance(found := config.get('config') or {}, dict): raise InputError(f'{path/"config.json"}: config must be an object, found {found!r}')
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
     try: model = cls(cls.Config(**fields))
     except TypeError as e:
         raise InputError(f'{path/"config.json"} does not describe a {config["model"]} ({e})') from None
