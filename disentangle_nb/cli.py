@@ -739,7 +739,7 @@ def _terminated(number, frame): raise Interrupted('terminated; what was saved be
 def main(argv=None):
     """The `disentangle` command. Exit status 0; 1 if a training broke; 2 for input that cannot work; 130 for
     Ctrl-C, 143 for SIGTERM."""
-    command, tell = None, (lambda text: None) if int(os.environ.get('RANK', 0)) else partial(print, file=sys.stderr)     # of several processes, the first
+    command, options, tell = None, {}, (lambda text: None) if int(os.environ.get('RANK', 0)) else partial(print, file=sys.stderr)     # of several processes, the first
     try:
         options, rest = parser().parse_known_args(argv)
         options = vars(options)
@@ -761,7 +761,8 @@ def main(argv=None):
         sys.exit(2)
     except (MemoryError, RuntimeError) as e:
         if not isinstance(e, MemoryError) and 'memory' not in str(e): raise
-        tell(f'error: not enough memory ({first_line(e)}); a smaller {"--batch-size or --width" if command in ("train", "sweep") else "--n"} needs less')
+        smaller = '--batch-size or --width' if command in ('train', 'sweep') else '--n' if 'n' in options else ''
+        tell(f'error: not enough memory ({first_line(e)})' + f'; a smaller {smaller} needs less'*bool(smaller))
         sys.exit(1)
     except Interrupted as e:
         tell(f'\n{e}')

@@ -79,9 +79,23 @@ def grad_norm(
 # %% ../nbs/04_unrolled_gan.ipynb #588077bc
 LOSSES = ('saddle', 'nonsaturating')
 
+# %% ../nbs/04_unrolled_gan.ipynb #8a79d242
+class _Checked:
+    "Settings that say in one line which of them cannot be, and what could."
+    def _whole(self, least, *names):
+        for name in names: self._want(name, lambda v: type(v) is int and least <= v <= 10**6, f'an integer >= {least} and <= 10**6')
+
+    def _number(self, least, *names):
+        for name in names: self._want(name, lambda v: least <= v <= 1e9, f'a number >= {least} and <= 1e9')
+
+    def _want(self, name, holds, what):
+        try: good = holds(getattr(self, name))
+        except TypeError: good = False
+        if not good: raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
+
 # %% ../nbs/04_unrolled_gan.ipynb #27585429
 @dataclass(frozen=True)
-class GANConfig:
+class GANConfig(_Checked):
     "All that defines a GAN. Raises `InputError` for a value that cannot work."
     shape:tuple=(2,)             # of one item; given by the data
     noise:int=256                # dimension of z, standard normal
@@ -115,17 +129,6 @@ class GANConfig:
         self._want('norm', NORMS.__contains__, f'one of {", ".join(NORMS)}')
         self._want('penalty', lambda v: not v or self.norm != 'batch', '0 with batch norm, under which no item has a slope of its own')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
-
-    def _whole(self, least, *names):
-        for name in names: self._want(name, lambda v: type(v) is int and least <= v <= 10**6, f'an integer >= {least} and <= 10**6')
-
-    def _number(self, least, *names):
-        for name in names: self._want(name, lambda v: least <= v <= 1e9, f'a number >= {least} and <= 1e9')
-
-    def _want(self, name, holds, what):
-        try: good = holds(getattr(self, name))
-        except TypeError: good = False
-        if not good: raise InputError(f'{name} must be {what}, found {getattr(self, name)!r}')
 
 # %% ../nbs/04_unrolled_gan.ipynb #9b592f5a
 class GAN(nn.Module):
