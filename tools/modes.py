@@ -50,7 +50,7 @@ ARMS = {
     'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
     'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
     'K=0, longer': Arm('', 0, (4, 24, 20), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
-    'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'packing, longer': Arm('--pack 2', 0, (4, 21, 17), {'grid': 3}, 'packing', {'grid': 4}),
     'packing, K=10': Arm('--pack 2', 10, (17, 205, 150), {'ring': 10}, 'packing'),
     'gradient penalty': Arm('--norm none --penalty 10', 0, (5, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
