@@ -68,10 +68,10 @@ def traverse(
     name:str,        # the code that varies
     steps:int=10,    # values of a continuous code, from -1 to 1; random latents for a categorical one
     seed:int=0,      # of the noise
-)->Tensor:           # (rows, columns, *shape): a row for each value of the first categorical code
-    """Images with one code varied left to right and the first categorical code top to bottom.
-    All else is equal in all of them: one noise vector, other codes at 0.
-    For a categorical code, the columns are `steps` different latents instead.
+)->Tensor:           # (rows, columns, *shape): a row for each value of the first categorical code, or of `name` if that is one
+    """Images with one continuous code varied left to right and the first categorical code top to bottom; all else is
+    equal in all of them: one noise vector, other codes at 0 (further categories: their first value).
+    For a categorical code its values go top to bottom, and the columns are `steps` different latents.
     Raises `ValueError` for an unknown code."""
     codes, rng = codes_of(model), torch.Generator().manual_seed(seed)
     if name not in codes:
@@ -169,7 +169,7 @@ def vary(
 # %% ../nbs/08_explore.ipynb #f8887f37
 def need_encoder(model):
     "Raises `InputError` for a model that cannot read a whole latent off an image."
-    if not hasattr(model, 'reconstruct'): raise InputError(f'this needs an encoder, which {model.name} has not; train vaeinfogan')
+    if not hasattr(model, 'reconstruct'): raise InputError(f'this needs an encoder, which {model.name} lacks; train vaeinfogan')
     if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
     return model
 
@@ -179,7 +179,7 @@ def plot_reconstructions(
     x:Tensor,        # (N, C, H, W)
     ncol:int=8,
 ):                   # matplotlib figure
-    "Images, and below each what the model makes of its code."
+    "Images, and below each what the model makes of its code. Raises `InputError` for a model without an encoder."
     recon = need_encoder(model).reconstruct(x).cpu()
     rows = [t for a, b in zip(x.cpu().split(ncol), recon.split(ncol)) for t in (a, b)]
     fig, ax = plt.subplots(figsize=(ncol, 1.05*len(rows)))
@@ -197,7 +197,7 @@ def plot_edits(
     steps:int=9,     # columns
     labels=None,     # of the rows; the names by default
 ):                   # matplotlib figure
-    "One encoded image, with one variable moved in each row."
+    "One encoded image, with one variable moved in each row. Raises `InputError` for a model without an encoder, `ValueError` for an unknown variable."
     latent = need_encoder(model).infer(x[:1])
     rows = torch.cat([model.generate(vary(model, latent, n, steps)) for n in names])
     fig, ax = plt.subplots(figsize=(.95*steps + 1, .95*len(names) + .4))
@@ -216,7 +216,7 @@ def interpolate(
     b:Tensor,        # (1, C, H, W)
     steps:int=9,
 )->Tensor:           # (steps, C, H, W), from the reconstruction of `a` to that of `b`
-    "A straight line between the latents of two images, as the generator gets them."
+    "A straight line between the latents of two images, as the generator gets them. Raises `InputError` for a model without an encoder."
     ends = [model.encode(need_encoder(model).infer(t[:1])) for t in (a, b)]
     t = torch.linspace(0, 1, steps, device=ends[0].device)[:, None]
     with torch.no_grad(): return model.generator.eval()(ends[0] + t*(ends[1] - ends[0]))
@@ -252,7 +252,7 @@ def plot_curves(
     name:str,        # the metric
     window:int=10,   # of the running mean, in rows of the log
     ax=None,
-    log:bool=False,  # a logarithmic axis, and geometric means
+    log:bool=False,  # a logarithmic axis, and geometric means over seeds
 ):                   # the axes
     "A metric against the step: every seed raw, the mean over seeds of the running means, and, of five or more, its 95 % interval."
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
@@ -402,7 +402,7 @@ def explore(
 def portable(
     model,           # of images
 )->dict:             # for JSON
-    "The generator and the layout of its latent, as `explorer.js` reads them. Raises `InputError` for a model of points."
+    "The generator and the layout of its latent, as `explorer.js` reads them. Raises `InputError` for a model of points, `NotImplementedError` for a layer that `explorer.js` lacks."
     if len(model.config.shape) != 3: raise InputError('an explorer is for images, and the model is of points')
     layers, weights, size = [], [], 1
     for m in model.generator:
@@ -434,7 +434,7 @@ def explorer_data(
                      # buttons; for another variable, where the slider's right end is; by default `own_controls`
     buttons:dict={}, # label of a control -> what its buttons say; by default the number of each
 )->dict:             # for JSON
-    "What `explorer.js` is told. Raises `ValueError` for models with other controls than the first."
+    "What `explorer.js` is told. Raises `ValueError` for models with other controls than the first, and for a variable that a model lacks."
     moves = {m: controls[m] if controls else own_controls(model) for m, model in models.items()}
     first, *others = moves.values()
     kinds = lambda c: {label: len(how) if isinstance(how, list) else 0 for label, (_, how) in c.items()}

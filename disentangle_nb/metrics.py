@@ -26,8 +26,9 @@ def mode_coverage(
     """Modes covered and share of high-quality samples, within three standard deviations of a centre;
     `'counts'` are the high-quality samples of each mode. `'balanced'` counts of these no more than each mode's equal share,
     `sum min(counts/N, 1/M)`: 1 less the total variation distance between the modes of the samples (or none) and equal ones.
-    `'spread'`: their root mean square distance from the centres, over `sigma sqrt(2)`; 0 if modes have shrunk to points.
-    `'stray'`: the share of samples farther than `10 sigma` from every centre."""
+    `'spread'`: their root mean square distance from the given centres, over `sigma sqrt(2)`; 0 if modes have shrunk to these.
+    `'stray'`: the share of samples farther than `10 sigma` from every centre. Raises `ValueError` for no samples and for some that are not finite."""
+    if not len(x) or not x.isfinite().all(): raise ValueError(f'finite samples are needed, found {int((~x.isfinite()).any(1).sum())} of {len(x)} that are not')
     distance, nearest = torch.cdist(x.double(), centres.double()).min(1)
     near = distance <= 3*sigma
     counts = nearest[near].bincount(minlength=len(centres))
@@ -246,7 +247,8 @@ def sap(
 )->float:
     """Separated attribute predictability: `mean_j S_1j - S_2j` of the two codes that predict factor j best; S is
     `R^2` of a linear regression, on the samples it was fitted on, for ordered factors, and the accuracy of a
-    linear SVM (C = 0.01, balanced) on held-out samples for others (Kumar et al. 2018, section 3). From 0 to 1.
+    linear SVM (C = 0.01, balanced) on held-out samples for others (Kumar et al. 2018, section 3, with thresholds in
+    its place; the SVM is disentanglement_lib's). From 0 to 1, for categories at best 1 less the share of guessing.
     Misses relations that are not linear (orientation); for categories a single number seldom gets near 1. Cost:
     d F fits."""
     codes, factors, discrete = _arrays(codes, factors, discrete)
@@ -258,7 +260,7 @@ def sap(
 
 # %% ../nbs/07_metrics.ipynb #e7507981
 def forest():
-    "The regressor of `dci`: a random forest whose trees see every code at each split."
+    "The classifier of `dci`: a random forest whose trees see every code at each split."
     from sklearn.ensemble import RandomForestClassifier
     return RandomForestClassifier(20, max_features=None, min_samples_leaf=.002, random_state=0)
 
@@ -434,7 +436,7 @@ def slant(
     x:Tensor,         # (N, 1, H, W) in [-1, 1], bright strokes on black
 )->Tensor:            # (N,): 0 upright, positive leaning to the right; the tangent of the angle
     """`mu_xy/mu_yy`, central second moments of ink, y upwards: a shear `x + s y` adds s. Misses what the pen did:
-    a 2 is slanted by its form."""
+    a 2 is slanted by its form; and a haze over the image, all of which counts as ink, lowers it."""
     w = _ink(x)
     ink = w.sum((1, 2)).clamp(min=1e-9)
     across, up = (torch.arange(n, dtype=w.dtype, device=w.device) for n in w.shape[:0:-1])
@@ -496,7 +498,7 @@ def bootstrap_interval(
 def sign_flip_test(
     a, b,             # (n,) each: arms, seed by seed
 )->float:             # p, two-sided
-    """Paired permutation test of equal means: the share of sign patterns of `a - b` with at least the observed
+    """Paired permutation test of arms that could be exchanged, differences being symmetric about 0: the share of sign patterns of `a - b` with at least the observed
     |mean| (Fisher 1935). All 2^n of them up to n = 22, so exact; then a million drawn from a fixed seed. An
     exact one is at least `2/2^n`."""
     a, b = np.asarray(a, float), np.asarray(b, float)
@@ -528,7 +530,7 @@ def interval(
     level:float=.95,
 )->tuple:             # (mean, low, high); nan for a single value
     """Mean and confidence interval: Student's t below 10 values, the bias-corrected and accelerated bootstrap from
-    there (Efron 1987)."""
+    there (Efron 1987), which at ten is a little narrow (it holds a normal mean nine times in ten)."""
     values = np.asarray(values, float)
     if len(values) < 2: return float(values.mean()), math.nan, math.nan
     if np.ptp(values) == 0: return (float(values[0]),)*3

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from .data import InputError
 
@@ -172,9 +173,11 @@ def orthogonal_(
     module:nn.Module,  # changed in place
     gain:float=.8,     # of every linear layer
 )->nn.Module:
-    "Orthogonal weights of the given gain and zero biases in all linear layers."
+    "Orthogonal weights of the given gain and zero biases in all linear layers; under spectral norm, which divides the gain out again, too."
     for m in module.modules():
-        if isinstance(m, nn.Linear): nn.init.orthogonal_(m.weight, gain); nn.init.zeros_(m.bias)
+        if not isinstance(m, nn.Linear): continue
+        nn.init.orthogonal_(m.parametrizations.weight.original if is_parametrized(m, 'weight') else m.weight, gain)
+        if m.bias is not None: nn.init.zeros_(m.bias)
     return module
 
 # %% ../nbs/01_networks.ipynb #aaa0ed87

@@ -522,7 +522,7 @@ def fit(
     steps:int,                  # in all, counted from the run's beginning
     rng:torch.Generator,        # decides batches and latents; its seed, the global generators
     out=None,                   # the run's folder; nothing is written if None
-    config:dict=None,           # what goes into `config.json`
+    config:dict=None,           # what goes into `config.json`, beside `steps`
     resume:bool=False,          # go on from the folder's checkpoint
     device='cpu',               # where the state lives
     precision:str='fp32',       # 'fp32', 'bf16' or 'fp64'
@@ -539,7 +539,7 @@ def fit(
     autocast(torch.device(device), precision)        # is there such a precision?
     device, log, done, files, first = torch.device(device), [], 0, None, processes(group)[0] == 0
     state = _in_precision(map_tensors(lambda t: t.to(device), state), precision)
-    config = config or {'steps': steps}
+    config = {**(config or {}), 'steps': steps}
     if out is not None: out = from_first(lambda: check_run(out, config, resume), group)
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
     with ExitStack() as held, _repeatable(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
