@@ -108,9 +108,10 @@ def match_codes(
     n_codes:int=None, # categories; the largest code + 1 by default
     n_classes:int=None, # classes; the largest label + 1 by default
 )->np.ndarray:        # (n_codes,) the class of each category; -1 for one left over
-    "The one-to-one assignment of categories to classes with the most agreements (Hungarian method)."
+    "The one-to-one assignment of categories to classes with the most agreements (Hungarian method). Raises `ValueError` for numbers below 0."
     from scipy.optimize import linear_sum_assignment
     codes, labels = np.asarray(codes), np.asarray(labels)
+    if (codes < 0).any() or (labels < 0).any(): raise ValueError('categories and classes are numbers from 0')
     table = np.zeros((n_codes or codes.max()+1, n_classes or labels.max()+1), int)
     np.add.at(table, (codes, labels), 1)
     rows, cols = linear_sum_assignment(-table)
@@ -124,8 +125,11 @@ def category_error(
     codes,            # (N,) ints: the categories of test images
     labels,           # (N,) ints: their classes
 )->float:             # 0 to 1
-    "Share of images whose category is not matched to their class (Chen et al. 2016, section 7.2)."
-    said = np.asarray(match)[np.asarray(codes)]
+    """Share of images whose category is not matched to their class (Chen et al. 2016, section 7.2); a category that `match` does not
+    know has none. Raises `ValueError` for categories below 0."""
+    codes = np.asarray(codes)
+    if (codes < 0).any(): raise ValueError('categories are numbers from 0')
+    said = np.append(match, -1)[np.minimum(codes, len(match))]
     return float(((said != np.asarray(labels)) | (said < 0)).mean())
 
 # %% ../nbs/07_metrics.ipynb #80d1efea
@@ -517,9 +521,9 @@ def sign_flip_test(
 def holm(
     p,                # (m,) p-values
 )->np.ndarray:        # (m,), adjusted
-    "Holm's step-down correction: the k-th smallest times `m - k + 1`, made monotone, at most 1 (Holm 1979)."
+    "Holm's step-down correction: the k-th smallest times `m - k + 1`, made monotone, at most 1 (Holm 1979). Raises `ValueError` for what is no p-value."
     p = np.asarray(p, float)
-    if np.isnan(p).any(): raise ValueError('a p-value is nan')
+    if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f'p-values are numbers from 0 to 1, found {p[~((0 <= p) & (p <= 1))][0]}')
     order = p.argsort()
     adjusted = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted[order.argsort()]
