@@ -502,9 +502,9 @@ def bootstrap_interval(
 def sign_flip_test(
     a, b,             # (n,) each: arms, seed by seed
 )->float:             # p, two-sided
-    """Paired permutation test of arms that could be exchanged, differences being symmetric about 0: the share of sign patterns of `a - b` with at least the observed
-    |mean| (Fisher 1935). All 2^n of them up to n = 22, so exact; then a million drawn from a fixed seed. An
-    exact one is at least `2/2^n`."""
+    """Paired permutation test of whether arms could be exchanged (their differences are symmetric about 0): the share
+    of sign patterns of `a - b` with at least the observed |mean| (Fisher 1935). All 2^n of them up to n = 22, so
+    exact; then a million drawn from a fixed seed. An exact one is at least `2/2^n`."""
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 1: raise ValueError(f'two arms of the same seeds are needed, found {a.shape} and {b.shape}')
     d = a - b

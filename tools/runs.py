@@ -41,6 +41,16 @@ def at(run, root):
     out = run.folder(root)
     return {'arm': run.arm, 'k': run.k, 'seed': run.seed, 'out': out, 'command': [*shlex.split(run.command)[1:], '--out', str(out), '--resume']}
 
+def at_one_speed(found, experiment='modes-ring', arm='packing'):
+    """Divide, in place, the CPU seconds of an experiment's runs that were made on a processor without AVX-512 by what its `arm`, which was run on both kinds, took longer there; that factor.
+    (Runs with the field `cpu` say what they were made on; the older ones, without it, had AVX-512.)"""
+    mine = [r for r in found if r['experiment'] == experiment]
+    slow, fast = ([r['cpu_seconds'] for r in mine if r['arm'] == arm and (r.get('cpu') == 'AVX2') == there] for there in (True, False))
+    slower = mean(slow)/mean(fast)
+    for r in mine:
+        if r.get('cpu') == 'AVX2': r['cpu_seconds'] /= slower
+    return slower
+
 DIVERGED = 'diverged.txt'      # in the folder of a run that ended in a NaN: the error
 
 def diverged(folder):
