@@ -8,7 +8,7 @@ __all__ = ['LOSSES', 'discriminator_loss', 'nonsaturating_loss', 'saddle_loss', 
 
 # %% ../nbs/04_unrolled_gan.ipynb #b3a76b56
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import InputError
-from .networks import NORMS, Discriminator, generator, orthogonal_
+from .networks import NORMS, Discriminator, doublings, generator, orthogonal_
 from .training import processes, share
 from .unroll import adam, mean_over, normalise_over, stateless, unroll
 
@@ -74,7 +74,8 @@ def grad_norm(
     beta1:float,
 )->Tensor:               # (), the norm of the step's gradient over all parameters
     "The norm of the gradient that took Adam's running mean from `old` to `new`."
-    return torch.nn.utils.get_total_norm([(s['exp_avg'] - beta1*old[n]['exp_avg'])/(1 - beta1) for n, s in new.items()])
+    stepped = [n for n, s in new.items() if s['step'] != old[n]['step']]          # the others had no gradient
+    return torch.nn.utils.get_total_norm([(new[n]['exp_avg'] - beta1*old[n]['exp_avg'])/(1 - beta1) for n in stepped])
 
 # %% ../nbs/04_unrolled_gan.ipynb #588077bc
 LOSSES = ('saddle', 'nonsaturating')
@@ -86,7 +87,7 @@ class _Checked:
         for name in names: self._want(name, lambda v: type(v) is int and least <= v <= 10**6, f'an integer >= {least} and <= 10**6')
 
     def _number(self, least, *names):
-        for name in names: self._want(name, lambda v: least <= v <= 1e9, f'a number >= {least} and <= 1e9')
+        for name in names: self._want(name, lambda v: type(v) is not bool and least <= v <= 1e9, f'a number >= {least} and <= 1e9')
 
     def _want(self, name, holds, what):
         try: good = holds(getattr(self, name))
@@ -120,6 +121,10 @@ class GANConfig(_Checked):
 
     def __post_init__(self):
         self._want('shape', lambda v: len(v) in (1, 3) and all(type(n) is int and n > 0 for n in v), '(dimensions,) or (channels, height, width)')
+        self._want('shape', lambda v: len(v) == 1 or v[1] == v[2], 'of a square image')
+        if len(self.shape) == 3: doublings(self.shape[-1])
+        for f in fields(self):
+            if type(f.default) is bool: self._want(f.name, lambda v: type(v) is bool, 'True or False')
         self._whole(0, 'unroll', 'decay')
         self._whole(1, 'noise', 'width', 'd_width', 'd_steps', 'pack')
         self._number(0, 'penalty')
@@ -330,10 +335,10 @@ def step(self:GAN,
     rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
     """One simultaneous step of both players; D's is the first of the K unrolled ones (Metz et al. 2016, Eq. 9-11). Metrics, each
-    (): `d_loss`, `g_loss` and other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for
+    (): `d_loss`, all that D descends, `g_loss` and other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for
     items that cannot be divided into batches."""
     c, D = self.config, state['D']
-    if len(x) % self.batches: raise InputError(f'{len(x)} items cannot be divided into {self.batches} batches; choose a multiple of {self.batches}')
+    if not len(x) or len(x) % self.batches: raise InputError(f'{len(x)} items cannot be divided into {self.batches} batches; choose a multiple of {self.batches}')
     reals = x.view(-1, self.batches, *x.shape[1:]).unbind(1)
     theta = {k: {n: p.detach().requires_grad_() for n, p in state[k]['params'].items()} for k in state if k != 'D'}
     fakes, latents, buffers, beside = zip(*(self.draw(x, state, theta, rng) for x in reals))

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .data import InputError
 from .gan import GAN, GANConfig, discriminator_loss
 from .networks import Discriminator
 from .training import fit
@@ -31,8 +32,12 @@ class Categorical:
     entropy = property(lambda self: math.log(self.n), doc='H(c), nats.')
 
     def sample(self, b, rng): return torch.randint(self.n, (b,), generator=rng, device=rng.device)   # (b,) int64
-    def encode(self, c):                                  # (B, n); what is given as (B, n) stays as it is
-        return c if c.ndim == 2 else F.one_hot(c, self.n).to(torch.get_default_dtype())
+    def encode(self, c):                                  # (B, n); weights that are given as (B, n) stay as they are
+        if c.ndim == 2 and c.shape[1] == self.n: return c
+        try:
+            if c.ndim == 1: return F.one_hot(c, self.n).to(torch.get_default_dtype())
+        except RuntimeError: pass                         # no integers, or others
+        raise InputError(f'{self.name} must be (B,) integers from 0 to {self.n - 1}, or (B, {self.n}) weights, found {c.dtype} of shape {tuple(c.shape)}, {c.min()} to {c.max()}')
     def nll(self, q, c): return F.cross_entropy(q, c)     # -log Q(c|x), nats, batch mean
     def read(self, q): return q.argmax(1)                 # the likeliest value, (B,) int64
     def values(self, k): return torch.arange(self.n)      # all values (`k` is for continuous codes)
@@ -48,9 +53,11 @@ class Continuous:
     entropy = property(lambda self: math.log(2), doc='H(c), nats (differential).')
 
     def sample(self, b, rng): return 2*torch.rand(b, generator=rng, device=rng.device) - 1   # (b,) in [-1, 1]
-    def encode(self, c): return c[:, None]                # (B, 1)
+    def encode(self, c):                                  # (B, 1)
+        if c.ndim == 1 and c.is_floating_point(): return c[:, None]
+        raise InputError(f'{self.name} must be (B,) floating-point numbers, found {c.dtype} of shape {tuple(c.shape)}')
     def nll(self, q, c):                                  # -log Q(c|x), nats, batch mean
-        return ((c - q[:, 0])**2).mean()/(2*self.sigma**2) + math.log(2*math.pi*self.sigma**2)/2
+        return ((self.encode(c)[:, 0] - q[:, 0])**2).mean()/(2*self.sigma**2) + math.log(2*math.pi*self.sigma**2)/2
     def read(self, q): return q[:, 0]                     # the mean, (B,)
     def values(self, k): return torch.linspace(-1, 1, k)  # `k` values evenly
 
@@ -109,7 +116,7 @@ class InfoGANConfig(GANConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self._want('cats', lambda v: all(type(n) is int and 1 < n <= 10**6 for n in v), 'integers > 1 and <= 10**6')
+        self._want('cats', lambda v: isinstance(v, tuple) and all(type(n) is int and 1 < n <= 10**6 for n in v), 'a tuple of integers > 1 and <= 10**6')
         self._whole(0, 'conts')
         self._want('cats', lambda v: len(v) + self.conts > 0, 'at least one code, if there are no continuous ones')
         self._number(0, 'info', 'cont_weight')
@@ -147,7 +154,10 @@ def sample_latent(self:InfoGAN, n, rng, device=None)->dict:
 # %% ../nbs/05_infogan.ipynb #26740b62
 @patch
 def encode(self:InfoGAN, latent)->Tensor:
-    "The latent as the generator's input, (B, latent_dim): noise, one-hot vectors, numbers."
+    "The latent as the generator's input, (B, latent_dim): noise, one-hot vectors, numbers. Raises `InputError` for one that has other parts, or parts of another form."
+    names = ['z', *(c.name for c in self.codes)]
+    if latent.keys() != set(names): raise InputError(f'a latent has {", ".join(names)}, found {", ".join(latent)}')
+    if latent['z'].shape[1:] != (self.config.noise,): raise InputError(f'z must be (B, {self.config.noise}), found {tuple(latent["z"].shape)}')
     return torch.cat([latent['z'], *(c.encode(latent[c.name]) for c in self.codes)], 1)
 
 # %% ../nbs/05_infogan.ipynb #b20da35a
@@ -172,7 +182,7 @@ def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
 # %% ../nbs/05_infogan.ipynb #8eff6db2
 @patch
 def loss_G(self:InfoGAN, theta_K, theta_0, x, fake, latent)->tuple:
-    "The adversarial loss at theta_K plus `lambda L_Q` at theta_0, (); and the named parts, `g_loss` and a loss for each code."
+    "The adversarial loss at theta_K plus `lambda L_Q` at theta_0, (); and the named parts, `g_loss` (the former alone) and the information by kind of code."
     fake_logits, q = self._D(theta_K, fake)
     if theta_K is not theta_0: q = self._D(theta_0, fake)[1]
     adversarial = self.adversarial(theta_K, x, fake_logits)
@@ -181,11 +191,20 @@ def loss_G(self:InfoGAN, theta_K, theta_0, x, fake, latent)->tuple:
 
 # %% ../nbs/05_infogan.ipynb #e11a2191
 @patch
+def as_seen(self:InfoGAN,
+    x:Tensor,       # (B, *shape), in [-1, 1]
+)->Tensor:          # the same where the networks are
+    "Items for a network. Raises `InputError` for others than the model's: another shape, bytes, numbers that are not finite."
+    if x.shape[1:] != tuple(self.config.shape): raise InputError(f'items must be of shape (B, {", ".join(map(str, self.config.shape))}), found {tuple(x.shape)}')
+    if not x.is_floating_point(): raise InputError(f'items must be floating-point numbers in [-1, 1], found {x.dtype}; `to_float` makes them from bytes')
+    if not x.isfinite().all(): raise InputError('items must be finite numbers')
+    return x.to(next(self.parameters()))
+
+@patch
 @torch.no_grad()
 def posterior(self:InfoGAN, x)->dict:
-    "Q's output for images, by code: logits (B, n), or means (B, 1). In evaluation mode."
-    D = self.discriminator.eval()
-    return split_q(D(x.to(D.head.bias.device))[1], self.codes)
+    "Q's output for images, by code: logits (B, n), or means (B, 1). In evaluation mode. Raises `InputError` as `as_seen` does."
+    return split_q(self.discriminator.eval()(self.as_seen(x))[1], self.codes)
 
 # %% ../nbs/05_infogan.ipynb #f03535bb
 @patch
@@ -205,7 +224,7 @@ def agreement(
     def one(c):
         read, true = c.read(q[c.name].cpu()), latent[c.name].cpu()
         if isinstance(c, Categorical): return (read == true).float().mean().item()
-        return 0. if read.std() == 0 else torch.corrcoef(torch.stack([read, true.to(read.dtype)]))[0, 1].item()
+        return 0. if min(v.std(correction=0) for v in (read, true)) == 0 else torch.corrcoef(torch.stack([read, true.to(read.dtype)]))[0, 1].item()
     return {c.name: one(c) for c in codes}
 
 # %% ../nbs/05_infogan.ipynb #86ee263d

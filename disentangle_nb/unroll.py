@@ -74,9 +74,9 @@ def _check_hyper(**hyper):
     for name, v in hyper.items():
         below = 1 if name in ('betas', 'alpha') else math.inf
         for x in v if isinstance(v, (tuple, list)) else (v,):
-            if torch.is_tensor(x): continue
+            if torch.is_tensor(x) and x.ndim == 0: continue
             if not (isinstance(x, numbers.Real) and 0 <= x < below):
-                raise ValueError(f'{name} must be in [0, {below}), found {v!r}')
+                raise ValueError(f'{name} must be in [0, {below}), found {v!r}' + '; a tensor of it has no dimension'*torch.is_tensor(x))
 
 # %% ../nbs/02_unroll.ipynb #8dad798b
 def sgd(
@@ -199,6 +199,7 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=Fals
         if not (torch.is_tensor(value) and value.shape == ()):
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
             raise ValueError(f'the loss must be a scalar tensor, found {found}')
+        if not value.requires_grad: raise ValueError('the loss does not depend on params, or is computed without a graph (under torch.inference_mode, say)')
         wrt = list(theta.values())
         grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
         if check: check(value, theta, grads)
@@ -236,9 +237,9 @@ def _set_rng(state, device):
     if device.type == 'mps': torch.mps.set_rng_state(state[1])
 
 def _autocast_of(device):
-    "The autocast context in force now, to be entered again; without its cache of casts, which grows with K."
-    if device.type == 'meta' or not torch.is_autocast_enabled(device.type): return nullcontext()
-    return torch.autocast(device.type, dtype=torch.get_autocast_dtype(device.type), cache_enabled=False)
+    "The autocast context in force now, on or off, to be entered again; without its cache of casts, which grows with K."
+    if device.type == 'meta': return nullcontext()
+    return torch.autocast(device.type, torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type), cache_enabled=False)
 
 @contextmanager
 def _as_in_forward(rng, autocast, device):
@@ -260,12 +261,12 @@ def _vjp(outputs, inputs, grads):
 
 # %% ../nbs/02_unroll.ipynb #986df32a
 def _adjoint(loss, optimizer, tree, need, bar, group=None):
-    "Adjoints of the tensors of `tree`, given `bar`, those of the parameters and moments after the step."
+    "Adjoints of the tensors of `tree`, given `bar`, those of the parameters and moments after the step; and the loss before it."
     with torch.enable_grad():
         leaves = [t.detach().requires_grad_() if n else t for t, n in zip(_flat(tree), need)]
         (params, state), hyper, x = _fill(tree, iter(leaves))
-        after = _inner_step(loss, params, state, x, optimizer, hyper, True, group=group)[:2]
-    return _vjp(_flat(after), leaves, bar)
+        *after, value = _inner_step(loss, params, state, x, optimizer, hyper, True, group=group)
+    return _vjp(_flat(after), leaves, bar), value
 
 # %% ../nbs/02_unroll.ipynb #b1a0573a
 def _nodes(tensors, stop=()):
@@ -312,7 +313,7 @@ def _checker(loss, inputs, may_capture):
     "`check(value, theta, grads)` raises for a loss that would give a wrong gradient."
     def check(value, theta, grads):
         known = {id(p) for p in theta.values()}
-        for node in _nodes([value, *grads], [*theta.values(), *_flat(inputs)]):
+        for node in _nodes([value, *grads], [*theta.values(), *(_flat(inputs) if may_capture else ())]):      # the replay's inputs have no past
             if _once(node): _name_culprit(loss, theta, inputs)
             leaf = None if may_capture else getattr(node, 'variable', None)
             if leaf is not None and id(leaf) not in known:
@@ -583,7 +584,7 @@ def _wanted(run, k, s, start):
 
 # %% ../nbs/02_unroll.ipynb #d35dbc74
 def _pull(run, s, rest, need, bar):
-    "Adjoints of the tensors of (s_k, hyper, x_k) from those of s_k+1."
+    "Adjoints of the tensors of (s_k, hyper, x_k) from those of s_k+1; and the loss at s_k."
     tree = (s, *rest)
     if run.engine.compile:                  # the same kind of arguments at every step, so that it is compiled once
         bar = [torch.zeros_like(t) if b is None and n else b for t, b, n in zip(_flat(s), bar, need)]
@@ -591,6 +592,18 @@ def _pull(run, s, rest, need, bar):
     except RuntimeError as e:
         if 'derivative for' in str(e) or 'once_differentiable' in str(e): _name_culprit(run.loss, s[0], rest[1])
         raise
+
+# %% ../nbs/02_unroll.ipynb #16c3efe3
+def _verify(run, then, now):
+    "Raise `RuntimeError` if the replayed losses are not those of the forward pass, but for rounding."
+    if run.device.type == 'meta': return
+    then, now = torch.stack(then), torch.stack(now)
+    with run.autocast: rough = torch.is_autocast_enabled(run.device.type)
+    close = .03 if rough else torch.finfo(then.dtype).eps**.5
+    if torch.allclose(now, then, close, close, equal_nan=True): return
+    k = int((~torch.isclose(now, then, close, close, equal_nan=True)).nonzero()[0])
+    raise RuntimeError(f'the loss of inner step {k} was {then[k].item():.6g}, and is {now[k].item():.6g} when it is replayed: it must draw random numbers from the global '
+                       'generator only, and what it reads beside params and inputs (buffers, say) must stay as it is until backward; or use remat=False')
 
 # %% ../nbs/02_unroll.ipynb #0c82e584
 def _add(a, b): return b if a is None else a if b is None else a + b
@@ -604,13 +617,14 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, *tensors):
         params, state, hyper, inputs = _fill(run.tree, (t.detach() for t in tensors))
-        ctx.run, ctx.kept, ctx.rng, s = run, {}, [], (params, state)
+        ctx.run, ctx.kept, ctx.rng, ctx.losses, s = run, {}, [], [], (params, state)
         ctx.shelf = _shelf(run.steps, run.marks, s)
         with run.autocast, run.engine.tracing():
             for k in range(run.steps):
                 if k in run.marks: ctx.kept[k] = _keep(ctx.shelf, s) if k else s
                 ctx.rng.append(_get_rng(run.device))
                 s, value = _step_at(run, k, s, hyper, inputs)
+                ctx.losses.append(value)
                 if k == 0 and run.return_first: run.first = First(_detached(s[0]), _as_ints(s[1]), value)
         ctx.save_for_backward(*tensors)   # autograd then notices if one is changed in place before backward
         return tuple(p.clone() if p is params[n] else p for n, p in s[0].items())
@@ -623,21 +637,22 @@ class _Replay(torch.autograd.Function):
         given, start = (hyper, inputs), _flat(start)
         hyper, inputs = map(_detached, given)
         bar = [*grads, *[None]*(len(start) - len(grads))]
-        bar_hyper, bar_inputs = [None]*len(_flat(hyper)), [[None]*len(_flat(x)) for x in inputs]
+        bar_hyper, bar_inputs, losses = [None]*len(_flat(hyper)), [[None]*len(_flat(x)) for x in inputs], [None]*run.steps
         with run.engine.tracing():
             for k, s in _backwards(ctx, hyper, inputs):
                 j = k % len(inputs)
                 need = [*_wanted(run, k, s, start), *(t.requires_grad for t in _flat((given[0], given[1][j])))]
                 with _as_in_forward(ctx.rng[k], run.autocast, run.device):
-                    got = _pull(run, s, (hyper, inputs[j]), need, bar)
+                    got, losses[k] = _pull(run, s, (hyper, inputs[j]), need, bar)
                 bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
                 bar_hyper = list(map(_add, bar_hyper, more_hyper))
                 bar_inputs[j] = list(map(_add, bar_inputs[j], more_x))
+        _verify(run, ctx.losses, losses)
         return None, *bar, *bar_hyper, *(g for x in bar_inputs for g in x)
 
 # %% ../nbs/02_unroll.ipynb #dfbf1036
 class First(NamedTuple):
-    "What the first inner step gave: an ordinary optimiser step, detached from every graph."
+    "What the first inner step gave: an ordinary optimiser step of all that is in `params`, detached from every graph."
     params:dict    # theta_1
     state:dict     # the optimiser's state after one step
     loss:Tensor    # (), the loss at theta_0
@@ -681,7 +696,7 @@ def _checked_state(params, optimizer, state):
 # %% ../nbs/02_unroll.ipynb #45edff99
 def unroll(
     loss:Callable,          # loss(params, *inputs) -> (), which the inner optimiser minimises
-    params:dict,            # name -> tensor: theta_0
+    params:dict,            # name -> tensor: theta_0; all of them are stepped, frozen ones too
     inputs:tuple,           # the tuple used at every step, or a list of `steps` tuples
     steps:int,              # K >= 0
     optimizer:Optimizer,    # `sgd`, `adam`, `adamw` or `rmsprop`
@@ -696,11 +711,12 @@ def unroll(
 )->dict:                      # name -> tensor: theta_K
     """`theta_K` after K differentiable steps of `optimizer` (Metz et al. 2016, Eq. 6-7).
     It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
-    `steps=0` returns `params` itself. Nothing passed in is changed.
+    `steps=0` returns `params` itself. Nothing passed in is changed. A parameter that is to stay goes into the loss, not into `params`.
+    A replay takes the loss to repeat itself: it may draw from the global random generators only.
     With `compile` on a GPU the loss must not keep tensors, nor look at state deeper than attributes of the objects
     it sees: of that, what was there when it was recorded counts.
     Raises `TypeError` or `ValueError` for arguments that cannot work,
-    `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice."""
+    `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice, and in backward for a loss that does not repeat itself."""
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
     hyper = optimizer.hyper
     needed, device = torch.is_grad_enabled(), next(iter(params.values())).device
@@ -757,6 +773,7 @@ def normalise_over(
 ):
     "Let the batch norms of a network in training mode use the statistics of all processes of a group."
     def forward(m, x):
+        if not m.training and m.running_mean is not None: return type(m).forward(m, x)
         dims = [0, *range(2, x.dim())]
         shape = [1, -1] + [1]*(x.dim() - 2)
         mean = _Mean.apply(x.mean(dims), group)
@@ -764,10 +781,11 @@ def normalise_over(
         if m.running_mean is not None:
             n = x.numel()//x.shape[1]*torch.distributed.get_world_size(group)
             m.num_batches_tracked += 1
-            m.running_mean.lerp_(mean.detach(), m.momentum)
-            m.running_var.lerp_(var.detach()*n/(n - 1), m.momentum)
+            share = 1/int(m.num_batches_tracked) if m.momentum is None else m.momentum
+            m.running_mean.lerp_(mean.detach(), share)
+            m.running_var.lerp_(var.detach()*n/(n - 1), share)
         y = (x - mean.view(shape))*(var + m.eps).rsqrt().view(shape)
-        return y*m.weight.view(shape) + m.bias.view(shape)
+        return y*m.weight.view(shape) + m.bias.view(shape) if m.affine else y
     for m in module.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.forward = functools.partial(forward, m)
 
@@ -779,7 +797,8 @@ def stateless(
     """`f(params, *x)`: the module on `params` (name -> tensor; buffers may be given there too).
     Calling `f` changes nothing: buffers are copies, batch norm uses batch statistics,
     spectral norm's `u` and `v` are frozen. Raises `ValueError` when a parameter is missing or unknown."""
-    skeleton = copy.deepcopy(module)
+    try: skeleton = copy.deepcopy(module)
+    except RuntimeError as e: raise TypeError(f'{type(module).__name__} cannot be copied: it holds a computed tensor, as torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations.weight_norm') from e
     for m in skeleton.modules():
         if isinstance(m, _NormBase) and m.track_running_stats:
             m.track_running_stats = False

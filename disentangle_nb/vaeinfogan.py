@@ -170,7 +170,7 @@ def plays(self:VAEInfoGAN)->bool:
 # %% ../nbs/06_vaeinfogan.ipynb #2c441f48
 @patch
 def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
-    """Squared differences of two batches, (B, n), in pixels or in D's features; of several layers, each has the
+    """Squared differences of two batches, (B, n), in pixels or in D's features (`theta`: its parameters and buffers); of several layers, each has the
     same share in the mean."""
     if self.config.similarity == 'pixels': return (x - recon).flatten(1)**2
     layers = self._features(theta, torch.cat([x, recon]))
@@ -197,9 +197,9 @@ def losses(self:VAEInfoGAN, theta_K, theta_0, x, fake, latent, q)->tuple:
 @torch.no_grad()
 def infer(self:VAEInfoGAN, x)->dict:
     """The latent that the encoder reads off images, in the form of `sample_latent`: means of z, medians of continuous
-    codes, likeliest categories."""
+    codes, likeliest categories. Raises `InputError` as `as_seen` does."""
     self.encoder.eval()
-    q = self.split_posterior(self.encoder(x.to(self.encoder.head.bias.device)))
+    q = self.split_posterior(self.encoder(self.as_seen(x)))
     def one(name, p):
         if name in self._cats: return p.argmax(1)
         return p[0] if name == 'z' else to_uniform(p[0][:, 0])
