@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from disentangle_nb.cli import evaluate_alignment
 from disentangle_nb.data import avatars, load_data
-from disentangle_nb.explore import draw, interpolate, plot_edits, plot_reconstructions, save_figure
+from disentangle_nb.explore import draw, interpolate, plot_edits, plot_reconstructions, save_figure, vary
 from disentangle_nb.metrics import slant, thickness
 from disentangle_nb.networks import Classifier
 from disentangle_nb.training import load, load_tensors, save_tensors, write_whole
@@ -71,6 +71,14 @@ def kept(model, held, root):
     net, _ = judge(held.shape[-1], root)
     seen = read_factors(net, torch.cat([model.reconstruct(b) for b in held.items(slice(None)).split(500)]), held.factor_sizes)
     return {f'kept_{name}': v for name, v in zip(held.factor_names, seen.eq(held.factors).float().mean(0).tolist())}
+
+def moved(model, held, names, root, n=500):
+    """What a row of the figures changes: for each named variable, as it goes from end to end and the rest stays as encoded, the share of the first `n` faces
+    `held` out in which a factor, as the judge sees it, does not stay the same; {variable: {factor: share}}."""
+    net, _ = judge(held.shape[-1], root)
+    latents = [{k: v[i:i+1] for k, v in read.items()} for read in [model.infer(held.items(slice(n)))] for i in range(n)]
+    def changes(latent, name): seen = read_factors(net, model.generate(vary(model, latent, name)), held.factor_sizes); return (seen != seen[0]).any(0)
+    return {name: dict(zip(held.factor_names, torch.stack([changes(latent, name) for latent in latents]).float().mean(0).tolist())) for name in names}
 
 def digits(n=5000):
     "MNIST's test digits in two halves with class, and fifths of measured thickness and slant, as factors."
@@ -130,6 +138,7 @@ def shown(root, folder):
     keep(run, root, folder/'best')
     model, (valid, test) = load(folder/'best'), faces(64)
     found = {**evaluate_alignment(model, valid, test), **kept(model, test, root)}
+    found['moved'] = moved(model, test, [found[f'code_{f}'] for f in SHOWN_FACTORS], root)
     write_whole(folder/'aligned.json', lambda p: p.write_text(json.dumps(found, indent=1) + '\n'))
     figures(folder)
 
