@@ -321,199 +321,6 @@ def _checker(loss, inputs, may_capture):
                                  f'of shape {tuple(leaf.shape)} that requires grad: pass it in inputs, or detach it')
     return check
 
-# %% ../nbs/02_unroll.ipynb #fcc7bb94
-def _as_tensors(tree, device):
-    "`tree` with its numbers as tensors of no dimension, in double precision: on the CPU, or where a CUDA graph can read them."
-    if isinstance(tree, dict): return {k: _as_tensors(v, device) for k, v in tree.items()}
-    if isinstance(tree, tuple): return tuple(_as_tensors(v, device) for v in tree)
-    if not isinstance(tree, numbers.Real): return tree
-    return torch.full((), tree, dtype=torch.int64 if isinstance(tree, numbers.Integral) else torch.float64, device=device if device.type == 'cuda' else 'cpu')
-
-def _as_ints(state):
-    "An optimiser's state with its counts as numbers again."
-    counts = [s['step'] for s in state.values() if torch.is_tensor(s.get('step'))]
-    found = iter(torch.stack(counts).tolist() if counts else ())       # in one go: a GPU is waited for
-    return {n: {k: next(found) if k == 'step' and torch.is_tensor(v) else v for k, v in s.items()} for n, s in state.items()}
-
-# %% ../nbs/02_unroll.ipynb #598e88b5
-def _thin_mm(a, b, most=4):
-    "`a @ b` as elementwise products and sums if one of its three dimensions is at most `most`."
-    (m, k), n = a.shape, b.shape[1]
-    if k <= most: return functools.reduce(torch.add, [a[:, i, None]*b[i] for i in range(k)])
-    if n <= most: return torch.stack([(a*b[:, j]).sum(1) for j in range(n)], 1)
-    if m <= most: return torch.stack([(a[i, :, None]*b).sum(0) for i in range(m)])
-    return NotImplemented
-
-# %% ../nbs/02_unroll.ipynb #0ddd964d
-def _inductor(graph, inputs, **_):
-    "PyTorch's own compiler, with thin products decomposed on the CPU."
-    from torch._inductor.compile_fx import compile_fx
-    from torch._inductor.decomposition import select_decomp_table
-    if any(torch.is_tensor(t) and t.requires_grad for t in inputs):
-        raise ValueError('the loss uses a tensor that requires grad and is not in inputs')
-    aten, table = torch.ops.aten, dict(select_decomp_table())
-    usual, usual_add = table[aten.mm.default], table[aten.addmm.default]
-    def mm(a, b, *more, **kw):
-        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
-        return usual(a, b, *more, **kw) if out is NotImplemented else out
-    def addmm(c, a, b, *more, **kw):
-        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
-        return usual_add(c, a, b, *more, **kw) if out is NotImplemented else c + out
-    table |= {aten.mm.default: mm, aten.addmm.default: addmm}
-    return compile_fx(graph, inputs, decompositions=table)
-
-_compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=False, backend=_inductor))
-
-# %% ../nbs/02_unroll.ipynb #a08846fe
-def _place(t): return t.untyped_storage().data_ptr()
-
-class _Outside(TorchDispatchMode):
-    "Raises `ValueError` for an operation on a tensor that is neither among `known` nor made by an operation in this context, and for one that looks at values."
-    def __init__(self, known):
-        super().__init__()
-        self.known, self.devices = {0, *map(_place, known)}, {t.device for t in known}       # 0: nothing in it
-
-    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
-        if any(_place(t) not in self.known for t in _flat((args, kwargs or {}))):
-            raise ValueError('the loss uses a tensor that is neither in params nor in inputs; on a GPU, pass buffers in inputs, and make no tensor of numbers')
-        by_mask = f is torch.ops.aten.index.Tensor and any(t.dtype in (torch.bool, torch.uint8) for t in _flat(args[1]))
-        if torch.Tag.data_dependent_output in f.tags or by_mask or torch.Tag.dynamic_output_shape in f.tags and f is not torch.ops.aten.index.Tensor:
-            raise ValueError(f'the loss looks at values ({f})')
-        out = f(*args, **(kwargs or {}))
-        if {t.device for t in _flat([out])} - self.devices: raise ValueError('the loss uses several devices')
-        self.known.update(map(_place, _flat([out])))
-        return out
-
-# %% ../nbs/02_unroll.ipynb #dd89a69b
-_streams = functools.cache(lambda device: (torch.cuda.Stream(device), torch.cuda.Stream(device)))       # to try and to record on
-
-def _record(f, args, pool=None, **first):
-    """`f(*args)` as a CUDA graph: what replays it, where its results are, and its memory, which others that never run at the same time may share (`pool`).
-    It is run once before, with keyword arguments for that time only."""
-    device, *others = {t.device for t in _flat(args)}
-    if others: raise ValueError('its tensors are on several devices')
-    (side, recording), graph = _streams(device), torch.cuda.CUDAGraph()
-    def replay():
-        with torch.cuda.device(device): graph.replay()
-    with torch.cuda.device(device):
-        now = torch.cuda.current_stream()
-        side.wait_stream(now)
-        with torch.cuda.stream(side), _Outside(_flat(args)): f(*args, **first)
-        now.wait_stream(side)
-        with torch.cuda.stream(now), torch.cuda.graph(graph, pool=pool, stream=recording): out = f(*args)
-    return replay, out, graph.pool()
-
-# %% ../nbs/02_unroll.ipynb #1ba26df4
-def _copy(to, tree):
-    "Copy the tensors of a tree, all of a type in one operation."
-    pairs = {}
-    for a, b in zip(_flat(to), _flat(tree)):
-        for some, t in zip(pairs.setdefault(a.dtype, ([], [])), (a, b)): some.append(t)
-    for a, b in pairs.values(): torch._foreach_copy_(a, b)
-
-class _Graph:
-    "A function of such arguments, recorded. Its results are copied out: the next replay overwrites them."
-    def __init__(self, f, args, pool, **first):
-        self.args = _fill(args, (t.detach().clone() for t in _flat(args)))
-        self.replay, self.out, self.pool = _record(f, self.args, pool, **first)
-
-    def __call__(self, args):
-        _copy(self.args, args)
-        self.replay()
-        out = _fill(self.out, (torch.empty_like(t) for t in _flat(self.out)))
-        _copy(out, self.out)
-        return out
-
-# %% ../nbs/02_unroll.ipynb #ef31858b
-class _Is:
-    "An object as part of a key: equal to itself alone, and kept, so that no other can take its place."
-    def __init__(self, v): self.v = v
-    def __hash__(self): return id(self.v)
-    def __eq__(self, other): return isinstance(other, _Is) and self.v is other.v
-
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-
-def _plain(v): return tuple((k, type(x), x) for k, x in vars(v).items() if isinstance(x, _PLAIN))
-
-def _names(code):
-    "The names that a function's code may look up, and those of the functions in it."
-    return {*code.co_names, *(n for c in code.co_consts if isinstance(c, CodeType) for n in _names(c))}
-
-def _fixed(v, seen=None):
-    "What a recording depends on that is no argument: functions, with all that they can see, and objects."
-    if isinstance(v, _PLAIN): return type(v), v
-    seen = {} if seen is None else seen
-    if id(v) in seen: return seen[id(v)][0]
-    seen[id(v)] = len(seen), v
-    def go(x): return _fixed(x, seen)
-    if isinstance(v, (list, tuple)): return type(v), *map(go, v)
-    if isinstance(v, dict): return type(v), *((k, go(x)) for k, x in v.items())
-    if isinstance(v, MethodType): return go(v.__func__), go(v.__self__)
-    if isinstance(v, functools.partial): return go(v.func), go(v.args), go(v.keywords)
-    if isinstance(v, FunctionType) and not (v.__module__ or '').startswith('torch.'):
-        cells, named = (c.cell_contents for c in v.__closure__ or ()), sorted(_names(v.__code__) & v.__globals__.keys())
-        return v.__code__, go(v.__defaults__), go(v.__kwdefaults__), *map(go, cells), *((n, go(v.__globals__[n])) for n in named)
-    if isinstance(v, nn.Module): return _Is(v), *map(_plain, v.modules())
-    return _Is(v), *(_plain(v) if hasattr(v, '__dict__') and not isinstance(v, (type, ModuleType, Tensor, FunctionType)) else ())
-
-def _shapes(v):
-    "What it depends on of its arguments."
-    if torch.is_tensor(v): return v.shape, v.dtype, v.device
-    if isinstance(v, dict): return tuple((k, _shapes(x)) for k, x in v.items())
-    return (type(v), *map(_shapes, v)) if isinstance(v, (list, tuple)) else _fixed(v)
-
-_graphs = {}        # (key of the loss, ...) -> a `_Graph`, the one that was used last at the end
-
-# %% ../nbs/02_unroll.ipynb #628de6b4
-class _Engine:
-    "The two functions of the replay, compiled (on a GPU, recorded) as long as that works."
-    failed, unrolls, recordings = set(), Counter(), Counter()      # of all engines
-
-    def __init__(self, compile, loss, params, optimizer):
-        self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
-        self.compile, self.cuda, self.given = compile and self.key not in self.failed, next(iter(params.values())).is_cuda, (loss, optimizer)
-        self.unrolls[self.key] += self.compile and self.cuda
-
-    @functools.cached_property
-    def fixed(self): loss, optimizer = self.given; return _fixed((loss, optimizer._replace(hyper={})))
-
-    def tracing(self):
-        "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
-        if not self.compile or self.cuda: return nullcontext()
-        try: return torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=64)
-        except Exception: self.give_up(f'PyTorch {torch.__version__} does not compile torch.autograd.grad')
-        return nullcontext()
-
-    def give_up(self, why):
-        self.compile = False
-        self.failed.add(self.key)
-        for key in [k for k in _graphs if k[0] == self.key]: del _graphs[key]
-        warnings.warn(f'compile=True runs uncompiled here: {why}', stacklevel=2)
-
-    def recorded(self, f, args, most=16, **first):
-        "`f(*args)` by a CUDA graph. Raises `RuntimeError` if graphs turn out to be of no use."
-        device = _flat(args)[0].device
-        where = device, torch.cuda.current_stream(device) if device.type == 'cuda' else None
-        how = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
-        key = self.key, where, how, f, self.fixed, _shapes([a for a in args if not any(a is g for g in self.given)])
-        if (graph := _graphs.pop(key, None)) is None:
-            self.recordings[self.key] += 1
-            if (n := self.recordings[self.key]) > most and n > self.unrolls[self.key]/4:
-                raise RuntimeError('what the loss depends on has changed too often, and is recorded anew each time; pass what changes in inputs, as tensors')
-            if len(_graphs) == most: del _graphs[next(iter(_graphs))]
-            graph = _Graph(f, args, next((g.pool for k, g in _graphs.items() if k[1] == where), None), **first)
-        _graphs[key] = graph
-        return graph(args)
-
-    def __call__(self, f, *args, **uncompiled):
-        "`f(*args)`; keyword arguments are for calls that are not compiled."
-        if not self.compile: return f(*args, **uncompiled)
-        try: return self.recorded(f, args, **uncompiled) if self.cuda else _compiled(f)(*args)
-        except Exception as e: why = f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0]
-        out = f(*args, **uncompiled)            # if that fails too, the arguments are at fault
-        self.give_up(why)
-        return out
-
 # %% ../nbs/02_unroll.ipynb #c52be8fc
 def _marks(steps, keep_all):
     "The steps whose parameters are kept: all of them, or the beginnings of stretches of length n, n-1, n-2, ..."
@@ -547,7 +354,7 @@ def _step_at(run, k, s, hyper, inputs):
     args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
     now = _get_rng(run.device) if run.engine.compile else None
     *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None, group=run.group)
-    if now and not all(map(_same, now, _get_rng(run.device))):          # compiled, recorded or tried, they were other numbers
+    if now and not all(map(_same, now, _get_rng(run.device))):          # a compiled step draws other random numbers: again from the same state, as it is
         if run.engine.compile: run.engine.give_up('the loss draws random numbers')
         _set_rng(now, run.device)
         return _step_at(run, k, s, hyper, inputs)
@@ -743,6 +550,199 @@ def unroll(
         with run.autocast: *s, value = _inner_step(loss, *s, x, optimizer, hyper, True, None if k else check, group)
         if k == 0: first = First(*_detached(s), value)
     return (s[0], first) if return_first else s[0]
+
+# %% ../nbs/02_unroll.ipynb #fcc7bb94
+def _as_tensors(tree, device):
+    "`tree` with its numbers as tensors of no dimension, in double precision: on the CPU, or where a CUDA graph can read them."
+    if isinstance(tree, dict): return {k: _as_tensors(v, device) for k, v in tree.items()}
+    if isinstance(tree, tuple): return tuple(_as_tensors(v, device) for v in tree)
+    if not isinstance(tree, numbers.Real): return tree
+    return torch.full((), tree, dtype=torch.int64 if isinstance(tree, numbers.Integral) else torch.float64, device=device if device.type == 'cuda' else 'cpu')
+
+def _as_ints(state):
+    "An optimiser's state with its counts as numbers again."
+    counts = [s['step'] for s in state.values() if torch.is_tensor(s.get('step'))]
+    found = iter(torch.stack(counts).tolist() if counts else ())       # in one go: a GPU is waited for
+    return {n: {k: next(found) if k == 'step' and torch.is_tensor(v) else v for k, v in s.items()} for n, s in state.items()}
+
+# %% ../nbs/02_unroll.ipynb #598e88b5
+def _thin_mm(a, b, most=4):
+    "`a @ b` as elementwise products and sums if one of its three dimensions is at most `most`."
+    (m, k), n = a.shape, b.shape[1]
+    if k <= most: return functools.reduce(torch.add, [a[:, i, None]*b[i] for i in range(k)])
+    if n <= most: return torch.stack([(a*b[:, j]).sum(1) for j in range(n)], 1)
+    if m <= most: return torch.stack([(a[i, :, None]*b).sum(0) for i in range(m)])
+    return NotImplemented
+
+# %% ../nbs/02_unroll.ipynb #0ddd964d
+def _inductor(graph, inputs, **_):
+    "PyTorch's own compiler, with thin products decomposed on the CPU."
+    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.decomposition import select_decomp_table
+    if any(torch.is_tensor(t) and t.requires_grad for t in inputs):
+        raise ValueError('the loss uses a tensor that requires grad and is not in inputs')
+    aten, table = torch.ops.aten, dict(select_decomp_table())
+    usual, usual_add = table[aten.mm.default], table[aten.addmm.default]
+    def mm(a, b, *more, **kw):
+        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
+        return usual(a, b, *more, **kw) if out is NotImplemented else out
+    def addmm(c, a, b, *more, **kw):
+        out = _thin_mm(a, b) if a.device.type == 'cpu' and not (more or kw) else NotImplemented
+        return usual_add(c, a, b, *more, **kw) if out is NotImplemented else c + out
+    table |= {aten.mm.default: mm, aten.addmm.default: addmm}
+    return compile_fx(graph, inputs, decompositions=table)
+
+_compiled = functools.cache(lambda f: torch.compile(f, fullgraph=True, dynamic=False, backend=_inductor))
+
+# %% ../nbs/02_unroll.ipynb #a08846fe
+def _place(t): return t.untyped_storage().data_ptr()
+
+class _Outside(TorchDispatchMode):
+    "Raises `ValueError` for an operation on a tensor that is neither among `known` nor made by an operation in this context, and for one that looks at values."
+    def __init__(self, known):
+        super().__init__()
+        self.known, self.devices = {0, *map(_place, known)}, {t.device for t in known}       # 0: nothing in it
+
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        if any(_place(t) not in self.known for t in _flat((args, kwargs or {}))):
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs; on a GPU, pass buffers in inputs, and make no tensor of numbers')
+        by_mask = f is torch.ops.aten.index.Tensor and any(t.dtype in (torch.bool, torch.uint8) for t in _flat(args[1]))
+        if torch.Tag.data_dependent_output in f.tags or by_mask or torch.Tag.dynamic_output_shape in f.tags and f is not torch.ops.aten.index.Tensor:
+            raise ValueError(f'the loss looks at values ({f})')
+        out = f(*args, **(kwargs or {}))
+        if {t.device for t in _flat([out])} - self.devices: raise ValueError('the loss uses several devices')
+        self.known.update(map(_place, _flat([out])))
+        return out
+
+# %% ../nbs/02_unroll.ipynb #dd89a69b
+_streams = functools.cache(lambda device: (torch.cuda.Stream(device), torch.cuda.Stream(device)))       # to try and to record on
+
+def _record(f, args, pool=None, **first):
+    """`f(*args)` as a CUDA graph: what replays it, where its results are, and its memory, which others that never run at the same time may share (`pool`).
+    It is run once before, with keyword arguments for that time only."""
+    device, *others = {t.device for t in _flat(args)}
+    if others: raise ValueError('its tensors are on several devices')
+    (side, recording), graph = _streams(device), torch.cuda.CUDAGraph()
+    def replay():
+        with torch.cuda.device(device): graph.replay()
+    with torch.cuda.device(device):
+        now = torch.cuda.current_stream()
+        side.wait_stream(now)
+        with torch.cuda.stream(side), _Outside(_flat(args)): f(*args, **first)
+        now.wait_stream(side)
+        with torch.cuda.stream(now), torch.cuda.graph(graph, pool=pool, stream=recording): out = f(*args)
+    return replay, out, graph.pool()
+
+# %% ../nbs/02_unroll.ipynb #1ba26df4
+def _copy(to, tree):
+    "Copy the tensors of a tree, all of a type in one operation."
+    pairs = {}
+    for a, b in zip(_flat(to), _flat(tree)):
+        for some, t in zip(pairs.setdefault(a.dtype, ([], [])), (a, b)): some.append(t)
+    for a, b in pairs.values(): torch._foreach_copy_(a, b)
+
+class _Graph:
+    "A function of such arguments, recorded. Its results are copied out: the next replay overwrites them."
+    def __init__(self, f, args, pool, **first):
+        self.args = _fill(args, (t.detach().clone() for t in _flat(args)))
+        self.replay, self.out, self.pool = _record(f, self.args, pool, **first)
+
+    def __call__(self, args):
+        _copy(self.args, args)
+        self.replay()
+        out = _fill(self.out, (torch.empty_like(t) for t in _flat(self.out)))
+        _copy(out, self.out)
+        return out
+
+# %% ../nbs/02_unroll.ipynb #ef31858b
+class _Is:
+    "An object as part of a key: equal to itself alone, and kept, so that no other can take its place."
+    def __init__(self, v): self.v = v
+    def __hash__(self): return id(self.v)
+    def __eq__(self, other): return isinstance(other, _Is) and self.v is other.v
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+def _plain(v): return tuple((k, type(x), x) for k, x in vars(v).items() if isinstance(x, _PLAIN))
+
+def _names(code):
+    "The names that a function's code may look up, and those of the functions in it."
+    return {*code.co_names, *(n for c in code.co_consts if isinstance(c, CodeType) for n in _names(c))}
+
+def _fixed(v, seen=None):
+    "What a recording depends on that is no argument: functions, with all that they can see, and objects."
+    if isinstance(v, _PLAIN): return type(v), v
+    seen = {} if seen is None else seen
+    if id(v) in seen: return seen[id(v)][0]
+    seen[id(v)] = len(seen), v
+    def go(x): return _fixed(x, seen)
+    if isinstance(v, (list, tuple)): return type(v), *map(go, v)
+    if isinstance(v, dict): return type(v), *((k, go(x)) for k, x in v.items())
+    if isinstance(v, MethodType): return go(v.__func__), go(v.__self__)
+    if isinstance(v, functools.partial): return go(v.func), go(v.args), go(v.keywords)
+    if isinstance(v, FunctionType) and not (v.__module__ or '').startswith('torch.'):
+        cells, named = (c.cell_contents for c in v.__closure__ or ()), sorted(_names(v.__code__) & v.__globals__.keys())
+        return v.__code__, go(v.__defaults__), go(v.__kwdefaults__), *map(go, cells), *((n, go(v.__globals__[n])) for n in named)
+    if isinstance(v, nn.Module): return _Is(v), *map(_plain, v.modules())
+    return _Is(v), *(_plain(v) if hasattr(v, '__dict__') and not isinstance(v, (type, ModuleType, Tensor, FunctionType)) else ())
+
+def _shapes(v):
+    "What it depends on of its arguments."
+    if torch.is_tensor(v): return v.shape, v.dtype, v.device
+    if isinstance(v, dict): return tuple((k, _shapes(x)) for k, x in v.items())
+    return (type(v), *map(_shapes, v)) if isinstance(v, (list, tuple)) else _fixed(v)
+
+_graphs = {}        # (key of the loss, ...) -> a `_Graph`, the one that was used last at the end
+
+# %% ../nbs/02_unroll.ipynb #628de6b4
+class _Engine:
+    "The two functions of the replay, compiled (on a GPU, recorded) as long as that works."
+    failed, unrolls, recordings = set(), Counter(), Counter()      # of all engines
+
+    def __init__(self, compile, loss, params, optimizer):
+        self.key = getattr(loss, '__code__', type(loss)), *((n, p.shape) for n, p in params.items())
+        self.compile, self.cuda, self.given = compile and self.key not in self.failed, next(iter(params.values())).is_cuda, (loss, optimizer)
+        self.unrolls[self.key] += self.compile and self.cuda
+
+    @functools.cached_property
+    def fixed(self): loss, optimizer = self.given; return _fixed((loss, optimizer._replace(hyper={})))
+
+    def tracing(self):
+        "The context that compiled calls need: `torch.autograd.grad` is traced, and a process may have many losses."
+        if not self.compile or self.cuda: return nullcontext()
+        try: return torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=64)
+        except Exception: self.give_up(f'PyTorch {torch.__version__} does not compile torch.autograd.grad')
+        return nullcontext()
+
+    def give_up(self, why):
+        self.compile = False
+        self.failed.add(self.key)
+        for key in [k for k in _graphs if k[0] == self.key]: del _graphs[key]
+        warnings.warn(f'compile=True runs uncompiled here: {why}', stacklevel=2)
+
+    def recorded(self, f, args, most=16, **first):
+        "`f(*args)` by a CUDA graph. Raises `RuntimeError` if graphs turn out to be of no use."
+        device = _flat(args)[0].device
+        where = device, torch.cuda.current_stream(device) if device.type == 'cuda' else None
+        how = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+        key = self.key, where, how, f, self.fixed, _shapes([a for a in args if not any(a is g for g in self.given)])
+        if (graph := _graphs.pop(key, None)) is None:
+            self.recordings[self.key] += 1
+            if (n := self.recordings[self.key]) > most and n > self.unrolls[self.key]/4:
+                raise RuntimeError('what the loss depends on has changed too often, and is recorded anew each time; pass what changes in inputs, as tensors')
+            if len(_graphs) == most: del _graphs[next(iter(_graphs))]
+            graph = _Graph(f, args, next((g.pool for k, g in _graphs.items() if k[1] == where), None), **first)
+        _graphs[key] = graph
+        return graph(args)
+
+    def __call__(self, f, *args, **uncompiled):
+        "`f(*args)`; keyword arguments are for calls that are not compiled."
+        if not self.compile: return f(*args, **uncompiled)
+        try: return self.recorded(f, args, **uncompiled) if self.cuda else _compiled(f)(*args)
+        except Exception as e: why = f'{type(e).__name__}: {str(e).strip()}'.splitlines()[0]
+        out = f(*args, **uncompiled)            # if that fails too, the arguments are at fault
+        self.give_up(why)
+        return out
 
 # %% ../nbs/02_unroll.ipynb #112ef30a
 class _Mean(torch.autograd.Function):
