@@ -340,14 +340,14 @@ def step(self:GAN,
     c, D = self.config, state['D']
     if not len(x) or len(x) % self.batches: raise InputError(f'{len(x)} items cannot be divided into {self.batches} batches; choose a multiple of {self.batches}')
     reals = x.view(-1, self.batches, *x.shape[1:]).unbind(1)
-    theta = {k: {n: p.detach().requires_grad_() for n, p in state[k]['params'].items()} for k in state if k != 'D'}
-    fakes, latents, buffers, beside = zip(*(self.draw(x, state, theta, rng) for x in reals))
-    inputs = [(x, fake.detach() if c.lookahead else fake, *latent.values()) for x, fake, latent in zip(reals, fakes, latents)]
+    makers = {k: {n: p.detach().requires_grad_() for n, p in state[k]['params'].items()} for k in state if k != 'D'}      # of items: G, in chapter 06 an encoder, too
+    fakes, latents, buffers, beside = zip(*(self.draw(real, state, makers, rng) for real in reals))
+    inputs = [(real, fake.detach() if c.lookahead else fake, *latent.values()) for real, fake, latent in zip(reals, fakes, latents)]
     theta_0, theta_K, first = self.ahead(D, inputs, list(latents[0]))
 
     now = {**D['buffers'], **theta_0}
     descended, parts = self.losses({**D['buffers'], **theta_K} if c.unroll else now, now, reals[0], fakes[0], latents[0], beside[0])
-    grads = {k: mean_over(torch.autograd.grad(descended[k], list(t.values()), retain_graph=len(theta) > 1), self.group) for k, t in theta.items()}
+    grads = {k: mean_over(torch.autograd.grad(descended[k], list(t.values()), retain_graph=len(makers) > 1), self.group) for k, t in makers.items()}
     moved = {k: self.optim('G', state[k]['opt']).step(state[k]['params'], g, state[k]['opt']) for k, g in grads.items()}
     last = self.extra(D, first, inputs[1:c.d_steps])
 

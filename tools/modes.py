@@ -1,12 +1,12 @@
 """Chapter 11's experiment: does unrolling keep the modes, and what else does? Rings and grids of Gaussians, and stacked MNIST; its runs, numbers and figure.
 
     python tools/modes.py search|second|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
-    python tools/modes.py steps|time|floors [--runs runs] [--jobs 1] [--dry]
+    python tools/modes.py steps|again|time|floors [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
 and smaller rates for as long as the test does (the grid takes the ring's loss and has a search of rates, a quarter takes all from a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
-on the way, with a picture of what seed 0 makes; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time; `floors` says what the measures of stacked MNIST are worth. Numbers go to samples/runs.json, those on the
+on the way, with a picture of what seed 0 makes; `again` trains K = 0 and K = 10 on the ring once more, which on another machine is another training; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time; `floors` says what the measures of stacked MNIST are worth. Numbers go to samples/runs.json, those on the
 way and pictures to samples/modes/.
 """
 import argparse, csv, io, json, shlex
@@ -157,6 +157,10 @@ def steps_runs():
     if (final := chosen('ring').get('K=10', how)) != how: variants[f'fall from {final[0]} to a tenth over twice the steps'] = changed(tenth(final), twice, 2)
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
+def again_runs():
+    "The test of K = 0 and K = 10 on the ring once more: rounding differs from processor to processor, and training amplifies it."
+    return [replace(r, experiment='modes-ring-again') for r in test_runs('ring', ('K=0', 'K=10'))]
+
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
 def write_curves(runs, root, path):
@@ -249,7 +253,7 @@ def floors(path=SAMPLES/'modes'/'floors.json', seed=0):
 
 def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     "Train and record what a verb stands for."
-    make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs()}[what]
+    make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs(), 'again': lambda *_: again_runs()}[what]
     if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train; which runs are next is known after the search')
     train(runs, root, jobs, dry, missing)
     if dry: return
@@ -263,13 +267,13 @@ ONCE = {'time': time, 'floors': floors}
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
-        for what in ('search', *['second', 'steps']*(data == SECOND), 'test'): go(what, data, root, ARMS, jobs, dry)
+        for what in ('search', *['second', 'steps']*(data == SECOND), 'test', *['again']*(data == SECOND)): go(what, data, root, ARMS, jobs, dry)
     for name, make in ONCE.items():
         if not dry and not list((SAMPLES/'modes').glob(f'{name}.*')): make()
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('what', choices=('search', 'second', 'steps', 'test', *ONCE))
+    p.add_argument('what', choices=('search', 'second', 'steps', 'test', 'again', *ONCE))
     p.add_argument('--data', choices=SETTINGS, default='ring')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='where runs are kept')
     p.add_argument('--jobs', type=int, default=1)
