@@ -4,9 +4,10 @@ from math import inf
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))
-import modes, runs
+import faces, modes, runs
 
 def run(lr): return runs.Run('points', 'arm', 2, 0, f'--data ring --loss saddle --lr {lr} --lr-ratio 1 --steps 40', 1, f'lr{lr}', 'gan')
 
@@ -96,3 +97,18 @@ def test_norm_on_images():
     for (how, r) in ((how, modes.run('stacked-quarter', 'K=10', how, 0)) for how in modes.SETTINGS['stacked-half'].how):
         assert f'--norm {how[3]}' in r.command and '--d-width 4' in r.command
     assert '--norm' not in modes.run('ring', 'K=10', ('1e-3', '1', 'saddle'), 0).command
+
+def test_what_a_row_changes(monkeypatch):
+    "Of two codes that are seen through two thresholds, the first one crosses its own, and the other's in one face of six."
+    from disentangle_nb.data import Dataset
+    from disentangle_nb.vaeinfogan import VAEInfoGAN, VAEInfoGANConfig
+    class Codes(VAEInfoGAN):
+        def infer(self, x): return {'z': torch.zeros(len(x), 1), 'c_cont1': torch.zeros(len(x)), 'c_cont2': x[:, 0, 0, 0]}
+        def generate(self, latent): return torch.stack([latent['c_cont1'], latent['c_cont1'] + 5*latent['c_cont2']], 1)
+    def judge(x): return torch.stack([0*x[:, 0], x[:, 0], 0*x[:, 1], x[:, 1] - 2], 1)      # logits of two factors with two values
+    monkeypatch.setattr(faces, 'judge', lambda size, root: (judge, None))
+    x = torch.zeros(6, 1, 8, 8); x[3:] = -1; x[5] = .3
+    held = Dataset('faces', x, factors=torch.zeros(6, 2).long(), factor_names=('a', 'b'), factor_sizes=(2, 2))
+    model = Codes(VAEInfoGANConfig(shape=(1, 8, 8), noise=1, conts=2, width=8, d_width=8, e_width=8))
+    found = faces.moved(model, held, ['c_cont1', 'c_cont2'], None, n=6)
+    assert found == {'c_cont1': {'a': 1, 'b': pytest.approx(1/6)}, 'c_cont2': {'a': 0, 'b': 1}}
