@@ -41,15 +41,19 @@ def at(run, root):
     out = run.folder(root)
     return {'arm': run.arm, 'k': run.k, 'seed': run.seed, 'out': out, 'command': [*shlex.split(run.command)[1:], '--out', str(out), '--resume']}
 
-def at_one_speed(found, experiment='modes-ring', arm='packing'):
-    """Divide, in place, the CPU seconds of an experiment's runs that were made on a processor without AVX-512 by what its `arm`, which was run on both kinds, took longer there; that factor.
-    (Runs with the field `cpu` say what they were made on; the older ones, without it, had AVX-512.)"""
-    mine = [r for r in found if r['experiment'] == experiment]
-    slow, fast = ([r['cpu_seconds'] for r in mine if r['arm'] == arm and (r.get('cpu') == 'AVX2') == there] for there in (True, False))
-    slower = mean(slow)/mean(fast)
-    for r in mine:
-        if r.get('cpu') == 'AVX2': r['cpu_seconds'] /= slower
-    return slower
+def at_one_speed(found, experiment='modes-ring'):
+    """Divide, in place, the CPU seconds of an experiment's runs on a processor without AVX-512 by what arms that were run on both kinds (some once more, in
+    EXPERIMENT-again) took longer there, in the mean; what was done, in words. (Runs with the field `cpu` say what they were made on; the older ones, without it, had AVX-512.)"""
+    seconds, mine = {}, [r for r in found if r['experiment'] == experiment]
+    def slow(r): return r.get('cpu') == 'AVX2'
+    for r in found:
+        if r['experiment'] in (experiment, f'{experiment}-again'): seconds.setdefault(r['arm'], ([], []))[slow(r)].append(r['cpu_seconds'])
+    ratios = {arm: mean(there)/mean(here) for arm, (here, there) in seconds.items() if here and there}
+    if not ratios: return ''
+    kinds = {arm: {slow(r) for r in mine if r['arm'] == arm} for arm in dict.fromkeys(r['arm'] for r in mine)}
+    for r in filter(slow, mine): r['cpu_seconds'] /= mean(ratios.values())
+    words = [f'{how} of {" and ".join(arms)}' for how, kind in (('all', {True}), ('some', {True, False})) if (arms := [a for a, k in kinds.items() if k == kind])]
+    return f'The CPU seconds of runs on a slower processor ({"; ".join(words)}) are divided by {mean(ratios.values()):.1f}: there {" and ".join(f"{arm} took {ratio:.1f}" for arm, ratio in ratios.items())} times as long.'
 
 DIVERGED = 'diverged.txt'      # in the folder of a run that ended in a NaN: the error
 
