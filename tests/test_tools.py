@@ -82,7 +82,7 @@ def test_grid_takes_the_loss_of_the_ring(monkeypatch):
     monkeypatch.setattr(modes, 'chosen', lambda data, samples=None, arms=(): {a: theirs[a] for a in arms if a in theirs})
     for arm, (*_, loss) in theirs.items():
         found = modes.searched('grid', arm)
-        assert {how[2] for how in found} == {loss} and len({how[0] for how in found}) == 3
+        assert {how[2] for how in found} == {loss} and len({how[0] for how in found}) == 3 + len(modes.FURTHER.get(('grid', arm), ()))
         for how, (r,) in found.items(): assert r.command == modes.run('grid', arm, how, 100).command.replace(' --evaluate-every 5000', '')
     assert modes.searched('grid', 'K=10') == {}
 
