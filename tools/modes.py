@@ -69,7 +69,7 @@ class Setting:
 
 SEARCH_SEED = 100
 def either(*rates): return tuple((rate, '1', loss) for rate in rates for loss in ('saddle', 'nonsaturating'))
-FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1e-4'), **dict.fromkeys((('grid', 'K=0'), ('grid', 'K=10')), (('1e-2', '1', 'ring'),))}       # (data, arm) -> what is searched besides, because the best so far was the first or the last
+FURTHER = {('ring', 'K=0'): either('3e-2'), ('ring', 'look-ahead 10'): either('1e-4'), ('grid', 'K=0'): (('1e-2', '1', 'ring'),), ('grid', 'K=10'): (('1e-2', '1', 'ring'),)}       # (data, arm) -> what is searched besides, because the best so far was the first or the last
 SETTINGS = {
     'ring': Setting('--data ring --compile --checkpoint-every 1000', 50_000, 15_000, either('3e-4', '1e-3', '3e-3', '1e-2'), 0),
     'grid': Setting('--data grid --compile --checkpoint-every 1000', 50_000, 50_000, tuple((rate, '1', 'ring') for rate in ('3e-4', '1e-3', '3e-3')), 0),
