@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['MOST', 'SIZED', 'settings', 'first_categorical', 'read_codes', 'category_match', 'evaluate_categories',
            'evaluate_factors', 'evaluate_alignment', 'evaluate_readings', 'evaluate_strokes', 'evaluate_images',
-           'evaluation', 'cpu_threads', 'pixels', 'plan', 'train', 'sweep_runs', 'planned', 'finished', 'run_once',
-           'sweep', 'summary', 'plot_summary', 'parser', 'measured_controls', 'main']
+           'evaluation', 'cpu_threads', 'pixels', 'contents', 'plan', 'train', 'sweep_runs', 'runs_in', 'planned',
+           'read_evaluation', 'finished', 'run_once', 'sweep', 'summary', 'plot_summary', 'parser', 'measured_controls',
+           'main']
 
 # %% ../nbs/09_cli.ipynb #4092b217
-import argparse, csv, json, math, os, shlex, signal, subprocess, sys, warnings
+import argparse, csv, json, math, os, re, shlex, signal, subprocess, sys, warnings
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, fields
 from functools import cache, partial
@@ -32,7 +33,7 @@ from .metrics import alignment, bootstrap_interval, category_error, disentanglem
 from .metrics import kernel_distance, label_coverage, match_codes, mode_coverage, precision_recall
 from .metrics import rank_correlation, slant, thickness
 from .networks import doublings, judged
-from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, export_onnx, fit, from_first
+from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, checksum, export_onnx, fit, from_first
 from .training import hold, in_notebook, join, leave
 from .training import load, model_class, need_tensorboard, on_signals, pick_device, processes, read_config
 from .training import read_jsonl, read_tensors, room, run_folder, save_tensors, tensorboard, versions, write_json
@@ -49,7 +50,9 @@ def settings(
     kind = 'image' if len(data.shape) == 3 else 'points'
     chosen = {**cls.presets.get(kind, {}), **cls.presets.get(data.name, {}), **given}
     train = {k: chosen.pop(k, None) for k in ('steps', 'batch_size', 'threads')}
-    return cls.Config(**{'shape': data.shape, **chosen}), train
+    config = cls.Config(**{'shape': data.shape, **chosen})
+    if train['batch_size'] % config.pack: raise InputError(f'a batch of {train["batch_size"]} cannot be judged in packs of {config.pack}; choose a multiple for --batch-size')
+    return config, train
 
 # %% ../nbs/09_cli.ipynb #bb476c1b
 MOST = 60_000
@@ -192,12 +195,22 @@ def cpu_threads(n):
 SIZED = ('avatars', 'celeba')
 
 def pixels(
-    data,               # a name from `DATA`, or a folder of images
+    data,                       # a name from `DATA`, or a folder of images
     asked:int=None,
-)->int:                 # pixels a side
-    "The size of faces and of a folder's images: as asked, or 64. Raises `InputError` where items have a size of their own."
+    skip_corrupt:bool=False,    # leave out images of a folder that cannot be read
+)->int:                         # pixels a side
+    "The size of faces and of a folder's images: as asked, or 64. Raises `InputError` where items have a size of their own, for one that no network builds, and for `skip_corrupt` without a folder."
     if asked and data in DATA and data not in SIZED: raise InputError(f'{data} has items of one size; --image-size is for {", ".join(SIZED)} and a folder of images')
+    if skip_corrupt and data in DATA: raise InputError(f'--skip-corrupt is for a folder of images, not for {data}')
+    if asked: doublings(asked)
     return asked or 64
+
+def contents(
+    splits,     # of a folder of images
+)->dict:        # JSON values
+    "What is in a folder of images, so that a run does not go on with others: their number, classes, and a checksum of all pixels and labels."
+    parts = [t for s in splits for t in (s.x, s.y) if t is not None]
+    return {'images': sum(map(len, splits)), 'classes': len(splits[0].classes or ()), 'pixels': checksum({str(i): t for i, t in enumerate(parts)}, {})[:16]}
 
 # %% ../nbs/09_cli.ipynb #84e5a8f9
 def plan(
@@ -217,13 +230,13 @@ def plan(
     **options,                  # fields of the model's config; steps, batch_size, threads
 )->tuple:                       # (folder, what `config.json` will say, the model's config, training and test data)
     "All that a run will be. Nothing is written. Raises `InputError` if it cannot start."
-    folder = data not in DATA and Path(data).is_dir()
+    folder = data not in DATA and str(data) and Path(data).is_dir()
     if folder: data = str(Path(data).absolute())            # the run may be opened from elsewhere
-    image_size = pixels(data, image_size)
-    if folder or data in SIZED: doublings(image_size)
+    image_size = pixels(data, image_size, skip_corrupt)
     splits = [load(data, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test')]
     config, n = settings(model_class(model), splits[0], options)
     out = Path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
+    if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
     before = read_config(out).get('threads') if resume and (out/'config.json').exists() else None
     n['threads'] = n['threads'] or before or torch.get_num_threads()
     if before and n['threads'] != before:
@@ -231,6 +244,7 @@ def plan(
     asked = {'model': model, 'data': data, 'image_size': image_size, 'seed': seed, **n, 'precision': precision,
              'device': str(device), 'checkpoint_every': checkpoint_every, 'config': asdict(config), 'versions': versions()}
     if skip_corrupt: asked['skip_corrupt'] = True
+    if folder and not (resume and (out/'config.json').exists() and 'contents' not in read_config(out)): asked['contents'] = contents(splits)      # runs older than that setting have none
     return check_run(out, asked, resume), asked, config, splits
 
 # %% ../nbs/09_cli.ipynb #31dd5b92
@@ -298,23 +312,46 @@ def sweep_runs(
                 runs.append({'arm': arm, 'k': k, 'seed': seed, 'out': folder, 'command': command})
     return runs
 
+def runs_in(
+    out,        # a sweep's folder
+)->list:        # as of `sweep_runs`, without commands
+    "The runs that are in it already, by the names of their folders."
+    named = ((p, re.fullmatch(r'(?:(.+)-)?k(\d+)-s(\d+)', p.name)) for p in sorted(Path(out).glob('*')) if (p/'config.json').is_file())
+    return [{'arm': m[1] or '', 'k': int(m[2]), 'seed': int(m[3]), 'out': p} for p, m in named if m]
+
 # %% ../nbs/09_cli.ipynb #5c784c7a
 def planned(runs:list)->list:
     """The runs of `sweep_runs`, each with the steps it will have. Raises `InputError` if one of them cannot start
     or go on."""
     load, checked = cache(load_data), []
     for run in runs:
-        options = {k: v for k, v in vars(parser().parse_args(run['command'])).items() if v is not None}
+        found, rest = parser().parse_known_args(run['command'])
+        if rest: raise InputError(f'unrecognized arguments: {" ".join(rest)}; see: disentangle {" ".join(run["command"][:2])} --help')
+        options = {k: v for k, v in vars(found).items() if v is not None}
         if options.pop('track', False): need_tensorboard()
         for k in ('command', 'progress', 'evaluate_every'): options.pop(k, None)
         options['device'] = pick_device(options['device'])
         checked.append({**run, 'steps': plan(**options, load=load)[1]['steps']})
     return checked
 
+def read_evaluation(
+    path,       # a run's folder
+)->dict:
+    "A run's `evaluation.json`; empty if it has none. Raises `InputError` if it is not what `evaluation` makes."
+    file = Path(path)/'evaluation.json'
+    if not file.is_file(): return {}
+    def right(k, v):
+        if k == 'category_match': return isinstance(v, list) and all(type(i) is int for i in v)
+        return isinstance(v, str if k.endswith('_code') or k.startswith('code_') else (int, float))
+    try: found = json.loads(file.read_text('utf-8'))
+    except ValueError: found = None
+    if not isinstance(found, dict) or not all(right(k, v) for k, v in found.items()): raise InputError(f'{file} is damaged; make it again by: disentangle evaluate {shlex.quote(str(path))}')
+    return found
+
 def finished(run)->bool:
-    "Whether a run was trained to the end, and evaluated then."
-    model = run['out']/'model.safetensors'
-    return (run['out']/'evaluation.json').exists() and model.exists() and int(read_tensors(model)[1].get('step', 0)) >= run['steps']
+    "Whether a run was trained to the end, and evaluated then; one with a damaged file was not."
+    try: return bool(read_evaluation(run['out'])) and int(read_tensors(run['out']/'model.safetensors')[1].get('step', 0)) >= run['steps']
+    except InputError: return False
 
 # %% ../nbs/09_cli.ipynb #89cbd148
 class _Live(list):
@@ -376,7 +413,7 @@ def summary(
         if not all((r['out']/f).exists() for f in ('evaluation.json', 'model.safetensors')): continue
         last = {name: (read_jsonl(r['out']/f'{name}.jsonl') or [{}])[-1] for name in ('metrics', 'timings')}
         if read_tensors(r['out']/'model.safetensors')[1].get('step') != str(last['metrics'].get('step')): continue
-        result = {k: v for k, v in json.loads((r['out']/'evaluation.json').read_text()).items() if isinstance(v, (int, float))}
+        result = {k: v for k, v in read_evaluation(r['out']).items() if isinstance(v, (int, float))}
         rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
 
@@ -419,6 +456,10 @@ def _number(kind, least=-math.inf, most=math.inf):
         return value
     return convert
 
+def _text(text):
+    if not text: raise argparse.ArgumentTypeError('must not be empty')
+    return text
+
 def _ints(text):
     try: return tuple(int(t) for t in text.split(',') if t)
     except ValueError:
@@ -437,7 +478,7 @@ def _range(text):
 def _add(p, name, kind, help, **kw):
     "One option, `--name`; `kind` converts its text."
     metavar = name.upper() if kind is str else 'N,N' if kind is _ints else 'N'
-    p.add_argument('--' + name.replace('_', '-'), type=kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
+    p.add_argument('--' + name.replace('_', '-'), type=_text if kind is str else kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
 
 def _add_config(p, cls):
     "One option for each field of the model's config, but for `shape`, which the data decide."
@@ -492,8 +533,9 @@ def parser():
     models = several(commands.add_parser('train', help='train a model', allow_abbrev=False), 'model')
     for name in MODELS: _add_train(models, name)
 
-    p = commands.add_parser('evaluate', help='measure a trained model: one JSON object', allow_abbrev=False)
-    p.add_argument('run', help="a run's folder")
+    p = commands.add_parser('evaluate', help='measure a trained model: one JSON object, kept in its folder', allow_abbrev=False,
+                            description='Prints one JSON object; that of seed 0 is kept as evaluation.json in the folder.')
+    p.add_argument('run', type=_text, help="a run's folder")
     _add_files(p); _add_seed(p, 'the samples')
 
     p = commands.add_parser('sweep', help='a grid of trainings, resumable', allow_abbrev=False,
@@ -507,7 +549,7 @@ def parser():
     p.add_argument('--engine', choices=('local', 'ray'), default='local', help='where they run (default: local)')
 
     p = commands.add_parser('sample', help='draw samples into a picture', allow_abbrev=False)
-    p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
+    p.add_argument('run', type=_text, help="a run's folder, or hf://OWNER/NAME")
     _add(p, 'n', _number(int, 1), 'samples (default: 64)', default=64)
     _add_seed(p, 'the latents')
     _add(p, 'out', str, 'a .png file, or a .gif in which they move through the latent space (default: samples.png)', default='samples.png')
@@ -515,8 +557,8 @@ def parser():
 
     def of_images(name, help, what='image files; by default test images of the data that it was trained on'):
         p = commands.add_parser(name, help=help, allow_abbrev=False)
-        p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
-        p.add_argument('files', nargs='*', metavar='IMAGE', help=what)
+        p.add_argument('run', type=_text, help="a run's folder, or hf://OWNER/NAME")
+        p.add_argument('files', nargs='*', type=_text, metavar='IMAGE', help=what)
         _add_files(p); _add_seed(p, 'the choice of test images')
         return p
     p = of_images('infer', 'read codes off images: a JSON object a line')
@@ -526,23 +568,23 @@ def parser():
     _add(p, 'out', str, 'a .png file (default: reconstructions.png)', default='reconstructions.png')
     p = of_images('edit', 'move single variables of an encoded image: a picture', 'an image file; by default a test image')
     _add(p, 'variables', str, 'such as c_cont1,z3 (default: all codes)')
-    _add(p, 'steps', _number(int, 2), 'values of each (default: 9)', default=9)
+    _add(p, 'steps', _number(int, 2, 100), 'values of each (default: 9)', default=9)
     _add(p, 'out', str, 'a .png file (default: edits.png)', default='edits.png')
     p = of_images('interpolate', 'go from one encoded image to another: a picture', 'two image files; by default two test images')
-    _add(p, 'steps', _number(int, 2), 'images (default: 9)', default=9)
+    _add(p, 'steps', _number(int, 2, 100), 'images (default: 9)', default=9)
     _add(p, 'out', str, 'a .png file (default: interpolation.png)', default='interpolation.png')
 
     p = commands.add_parser('explore', help='write a page in which the codes can be moved by hand', allow_abbrev=False,
                             description='One HTML file that needs nothing else: the generator runs in the browser.')
-    p.add_argument('run', nargs='+', help="a run's folder, or hf://OWNER/NAME; several are shown side by side, with the same noise")
+    p.add_argument('run', nargs='+', type=_text, help="a run's folder, or hf://OWNER/NAME; several are shown side by side, with the same noise")
     _add(p, 'out', str, 'an .html file (default: explorer.html)', default='explorer.html')
 
     p = commands.add_parser('export', help='write the generator for other programs', allow_abbrev=False)
-    p.add_argument('run', help="a run's folder, or hf://OWNER/NAME")
+    p.add_argument('run', type=_text, help="a run's folder, or hf://OWNER/NAME")
     _add(p, 'onnx', str, 'an .onnx file', required=True)
 
     p = commands.add_parser('data', help='get a data set, check it, say what it is', allow_abbrev=False)
-    p.add_argument('name', help=_known)
+    p.add_argument('name', type=_text, help=_known)
     _add_files(p); _add_image_size(p)
     _add(p, 'out', str, 'write a contact sheet, a .png file')
     return top
@@ -555,7 +597,7 @@ def _train(model, **options):
     if int(os.environ.get('RANK', 0)): return
     pictures = ', '.join(p.name for p in sorted(out.glob('*.png')))
     print(f'\nThe run is in {out}/: {pictures}; the weights are model.safetensors.')
-    print(f'Next: disentangle sample {out} --seed 1 --out more.png')
+    print(f'Next: disentangle sample {shlex.quote(str(out))} --seed 1 --out more.png')
     print('      or train again with another --unroll or --seed, and compare the pictures.')
     if 'high_quality' in result: print(f'modes: {result["modes"]}, high quality: {100*result["high_quality"]:.1f} %')
     if 'kl' in result: print(f'modes: {result["modes"]} of 1,000, KL {result["kl"]:.2f}')
@@ -570,6 +612,7 @@ def _splits(run, model, told, data_root):
     if type(size) is not int or size < 1: raise InputError(f'{file}: image_size must be a number of pixels, found {size!r}')
     splits = [load_data(data, s, data_root, size, 'skip' if told.get('skip_corrupt') else 'refuse') for s in ('train', 'test')]
     if splits[0].shape != model.config.shape: raise InputError(f'{data} now has items of shape {splits[0].shape}, and the model was trained on {model.config.shape}')
+    if told.get('contents') not in (None, contents(splits)): warnings.warn(f'{data} is not as it was when the model was trained')
     return splits
 
 # %% ../nbs/09_cli.ipynb #a4d20371
@@ -578,14 +621,15 @@ def _evaluate(run, data_root, seed):
     splits, threads = _splits(run, model, told, data_root), told.get('threads', torch.get_num_threads())
     if type(threads) is not int or threads < 1: raise InputError(f'{Path(run)/"config.json"}: threads must be an integer >= 1, found {threads!r}')
     with cpu_threads(threads): result = evaluation(model, *splits, seed)
-    write_json(Path(run)/'evaluation.json', result)
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
+    if seed == 0: write_json(Path(run)/'evaluation.json', result)
 
 # %% ../nbs/09_cli.ipynb #399cc5f3
 def _target(path, suffix='.png', option='--out'):
     path = Path(path)
     if path.suffix.lower() != suffix: raise InputError(f'{path} is not {"an" if suffix == ".onnx" else "a"} {suffix} file; give {option} a name that ends in {suffix}')
     if not path.parent.is_dir(): raise InputError(f'the folder {path.parent} does not exist; make it first')
+    if path.is_dir() or not os.access(path.parent, os.W_OK): raise InputError(f'{path} cannot be written; choose another {option}')
     return path
 
 # %% ../nbs/09_cli.ipynb #a1b2c3d4
@@ -627,9 +671,9 @@ def _sample(run, n, seed, out, codes):
     if codes and not moving: raise InputError('--codes move in a .gif; give --out a name that ends in .gif')
     if not moving: return print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
     if len(model.config.shape) != 3: raise InputError('a .gif is of images, and the model is of points')
-    names, told, columns = codes.split(',') if codes else [], Path(run)/'evaluation.json', None
+    names, columns = codes.split(',') if codes else [], None
     if names:
-        match = json.loads(told.read_text()).get('category_match') if told.is_file() else None
+        match = read_evaluation(run).get('category_match')
         try: frames = sway(model, names, seed=seed, match=match)
         except ValueError as e: raise InputError(str(e)) from None
         columns = frames.shape[1]//len(names)
@@ -687,11 +731,11 @@ def _interpolate(run, files, steps, seed, data_root, out):
 def _explore(run, out):
     out, models, controls, notes = _target(out, '.html'), {}, {}, []
     for folder in run:
-        name = folder.name if folder.name not in models else str(folder)
+        name = folder.resolve().name
+        if name in models: name = str(folder)
         models[name] = load(folder)
         if len(models[name].config.shape) != 3: raise InputError(f'explore is for images; {folder} makes points')
-        found = json.loads((folder/'evaluation.json').read_text()) if (folder/'evaluation.json').is_file() else {}
-        controls[name], note = measured_controls(models[name], found, len(run) == 1)
+        controls[name], note = measured_controls(models[name], read_evaluation(folder), len(run) == 1)
         notes.append(f'{name}: {note}' if len(run) > 1 and note else note)
     try: data = explorer_data(models, controls, {'class': range(10)})
     except ValueError:
@@ -708,7 +752,7 @@ def _export(run, onnx):
 
 # %% ../nbs/09_cli.ipynb #70321a9c
 def _data(name, data_root, image_size, skip_corrupt, out):
-    image_size, out = pixels(name, image_size), out and _target(out)
+    image_size, out = pixels(name, image_size, skip_corrupt), out and _target(out)
     if name in DOWNLOADS or name == 'stacked_mnist': print(f'files: {fetch(name.removeprefix("stacked_"), data_root)}')
     train, test = (load_data(name, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test'))
     kind = str(train.x[:1].dtype).removeprefix('torch.')
@@ -732,16 +776,22 @@ def _sweep(model, unroll, seeds, arm, out, jobs, engine, rest):
         except ValueError as e: raise InputError(f'--arm {a!r} cannot be read ({e})') from None
     taken = {'--unroll', '--seed', '--out', '--resume', '--help', '-h'} & {t.split('=')[0] for t in [*rest, *(w for o in arms.values() for w in o)]}
     if taken: raise InputError(f'{taken.pop()} is set by the sweep itself; use --unroll, --seeds and --out of sweep')
+    out = Path(out)
+    if (out/'config.json').exists(): raise InputError(f'{out} is a run; choose another folder for the sweep')
+    near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not (near.is_dir() and os.access(near, os.W_OK)): raise InputError(f'{out} cannot be made or written in; choose another folder')
     runs = sweep_runs(model, out, unroll, seeds, arms or {'': []}, rest)
     failed = sweep(runs, jobs, engine)
-    if rows := summary(runs):
+    others = [r for r in runs_in(out) if r['out'] not in {r['out'] for r in runs}]
+    if rows := summary(runs + others):
         keys = list(dict.fromkeys(k for r in rows for k in r))
         def write(p):
             with open(p, 'w', newline='') as f:
                 w = csv.DictWriter(f, keys); w.writeheader(); w.writerows(rows)
-        write_whole(Path(out)/'summary.csv', write)
-        save_figure(plot_summary(rows), Path(out)/'summary.png')
-        print(f'{Path(out)/"summary.csv"}: {len(rows)} runs; the picture is summary.png')
+        write_whole(out/'summary.csv', write)
+        save_figure(plot_summary(rows), out/'summary.png')
+        earlier = len(summary(others))
+        print(f'{out/"summary.csv"}: {len(rows)} runs' + f', {earlier} of them of earlier sweeps into this folder'*bool(earlier) + '; the picture is summary.png')
     if failed: raise Stopped(f'{len(failed)} of {len(runs)} runs failed, the first: {next(iter(failed.values()))}')
 
 # %% ../nbs/09_cli.ipynb #971e8c79

@@ -592,5 +592,5 @@ def load_data(
     if name == 'shapes': return shapes(split)
     if name == 'avatars': return avatars(split, image_size, root)
     if name == 'celeba': return celeba(split, image_size, root)
-    if Path(name).is_dir(): return image_folder(name, image_size, split, corrupt)
+    if str(name) and Path(name).is_dir(): return image_folder(name, image_size, split, corrupt)
     raise InputError(f'unknown data {str(name)!r}: neither a folder nor one of {", ".join(DATA)}')

@@ -22,6 +22,7 @@ from torchvision.utils import make_grid
 
 from .data import InputError
 from .infogan import Categorical
+from .training import write_whole
 
 # %% ../nbs/08_explore.ipynb #da533ef2
 def tile(
@@ -282,14 +283,14 @@ def save_figure(
     fig,             # matplotlib figure; closed afterwards
     path,            # .png
 )->Path:
-    "The figure as a PNG, small and without loss, whose bytes depend on its content only; one without colours as shades of grey."
+    "The figure as a PNG, small and without loss, whose bytes depend on its content only; one without colours as shades of grey. Whole or not at all."
     from PIL import Image
     try: fig.savefig(raw := io.BytesIO(), format='png', dpi=100, bbox_inches='tight', pad_inches=.05)
     finally: plt.close(fig)
     image = Image.open(raw).convert('RGB')
     r, g, b = image.split()
     image = r if r.tobytes() == g.tobytes() == b.tobytes() else image
-    image.save(path, 'png', optimize=True)
+    write_whole(path, lambda p: image.save(p, 'png', optimize=True))
     return Path(path)
 
 # %% ../nbs/08_explore.ipynb #d26c76df
@@ -370,7 +371,7 @@ def save_animation(
     if frames.shape[2] > 1:
         common = Image.fromarray(np.concatenate(tiled[::max(1, len(tiled)//8)])).quantize(256)
         pictures = [p.quantize(palette=common, dither=Image.Dither.NONE) for p in pictures]
-    pictures[0].save(path, 'gif', save_all=True, append_images=pictures[1:], loop=0, duration=max(20, round(100*seconds/len(frames))*10))
+    write_whole(path, lambda p: pictures[0].save(p, 'gif', save_all=True, append_images=pictures[1:], loop=0, duration=max(20, round(100*seconds/len(frames))*10)))
     return Path(path)
 
 # %% ../nbs/08_explore.ipynb #4199fdec

@@ -143,6 +143,7 @@ class GAN(nn.Module):
     presets = {
         'points': dict(steps=25_000, batch_size=512, threads=1),
         'image': dict(steps=10_000, batch_size=64, noise=64, width=32, d_width=16, loss='nonsaturating', lr=1e-3),
+        'digits': dict(threads=1),
     }
 
     def __init__(self,

@@ -74,8 +74,9 @@ def write_whole(
         write(tmp)
         flush(tmp)
         os.replace(tmp, path)
-    except BaseException:
+    except BaseException as e:
         tmp.unlink(missing_ok=True)
+        if isinstance(e, OSError): e.filename = str(path)      # which is what its reader knows
         raise
     if os.name == 'posix': flush(path.parent)      # the new name
 
@@ -144,10 +145,10 @@ def pick_device(
     if name == 'auto':
         if torch.cuda.is_available(): name = 'cuda'
         else: name = 'mps' if torch.backends.mps.is_available() else 'cpu'
-    if name == 'meta': raise InputError("device 'meta' computes nothing; try --device auto")
+    if name.split(':')[0] == 'meta': raise InputError(f'device {name!r} computes nothing; try --device auto')
     try: return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as e:
-        raise InputError(f'device {name!r} cannot be used here ({first_line(e)}); try --device auto') from None
+        raise InputError(f'device {name!r} cannot be used here ({first_line(e).split(". ")[0]}); try --device auto') from None
 
 PRECISIONS = ('fp32', 'bf16', 'fp64')
 
@@ -283,24 +284,29 @@ def checkpoints(out)->list:
     return sorted((Path(out)/'checkpoint').glob('[0-9]'*9 + '.safetensors'))
 
 # %% ../nbs/03_training.ipynb #78151396
+def _stillborn(out):
+    "Whether a folder has nothing but what `fit` writes before its first step: no checkpoint, no metrics yet."
+    logs = ('metrics.jsonl', 'timings.jsonl')
+    return (out/logs[0]).is_file() and not checkpoints(out) and all(p.name in ('config.json', 'checkpoint') or p.name in logs and not p.stat().st_size for p in out.iterdir())
+
 def check_run(
     out,            # the folder
     config:dict,    # all that the run was asked for; JSON values
     resume:bool,    # go on with the run in it, if there is one
 )->Path:
     """Whether a run with this configuration can start or go on in the folder; nothing is written.
-    Raises `InputError` if it holds another run or other files."""
+    Raises `InputError` if it holds another run or other files; a run that broke in its first step is none."""
     out, config = Path(out), json.loads(json.dumps(config))
     if out.exists() and not out.is_dir(): raise InputError(f'{out} is a file, not a folder')
     there = out/'config.json'
-    if there.exists():
+    if there.exists() and not _stillborn(out):
         if not resume: raise InputError(f'{out} holds a run already; go on with it by --resume, or choose another folder')
         old = read_config(out)
         if type(old.get('steps')) is not int: raise InputError(f'{there} is damaged: steps is {old.get("steps")!r}')
         _check_same(out, old, config)
         if config.get('steps', 0) < old['steps']:
             raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink')
-    elif out.exists() and (checkpoints(out) or any(p.name not in ('checkpoint', '.config.json.tmp') for p in out.iterdir())):
+    elif out.exists() and not there.exists() and (checkpoints(out) or any(p.name not in ('checkpoint', '.config.json.tmp') for p in out.iterdir())):
         raise InputError(f'{out} is not empty and holds no run; choose another folder')
     return out
 
@@ -581,7 +587,7 @@ def model_class(
     name:str,   # one of `MODELS`
 )->type:
     "The class of that name, imported now. Raises `InputError` for an unknown one."
-    if name not in MODELS: raise InputError(f'unknown model {name!r}; there are {", ".join(MODELS)}')
+    if not isinstance(name, str) or name not in MODELS: raise InputError(f'unknown model {name!r}; there are {", ".join(MODELS)}')
     module, cls = MODELS[name].rsplit('.', 1)
     return getattr(importlib.import_module(module), cls)
 
@@ -610,18 +616,20 @@ def load(
     path,           # a run's folder, or 'hf://OWNER/NAME' for a repository on the Hugging Face Hub
     device='cpu',
 )->nn.Module:       # the model, in evaluation mode
-    """The trained model of a run.
+    """The trained model of a run; of one that was resumed and has not ended, as it was before, with a warning.
     Raises `InputError` if a file is missing, damaged or altered, or does not fit the configuration."""
     path = run_folder(path)
-    config = read_config(path)
+    config, file = read_config(path), path/'model.safetensors'
+    at = int(checkpoints(path)[-1].stem) if checkpoints(path) else 0
+    if at and not file.exists(): raise InputError(f'{path} is not trained to the end (step {at} of {config.get("steps")}); the same command with --resume goes on')
     try: cls = model_class(config.get('model'))
     except InputError as e: raise InputError(f'{path/"config.json"}: {e}') from None
     if not isinstance(found := config.get('config') or {}, dict): raise InputError(f'{path/"config.json"}: config must be an object, found {found!r}')
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
     try: model = cls(cls.Config(**fields))
+    except InputError as e: raise InputError(f'{path/"config.json"}: {e}') from None
     except TypeError as e:
         raise InputError(f'{path/"config.json"} does not describe a {config["model"]} ({e})') from None
-    file = path/'model.safetensors'
     (weights, meta), own = read_tensors(file), model.state_dict()
     if odd := sorted(weights.keys() ^ own.keys()):
         raise InputError(f'{file} does not fit config.json: {odd[0]} is in only one of them')
@@ -630,6 +638,7 @@ def load(
             found, wanted = tuple(weights[k].shape), tuple(t.shape)
             raise InputError(f'{file} does not fit config.json: {k} has shape {found}, not {wanted}')
     verify(file, weights, meta)
+    if at > int(meta.get('step', at)): warnings.warn(f'{file} is of step {meta["step"]}, and the run has gone on to step {at} of {config.get("steps")}; --resume ends it', stacklevel=2)
     model.load_state_dict(weights)
     return model.to(device).eval()
 
