@@ -51,7 +51,7 @@ def settings(
     chosen = {**cls.presets.get(kind, {}), **cls.presets.get(data.name, {}), **given}
     train = {k: chosen.pop(k, None) for k in ('steps', 'batch_size', 'threads')}
     config = cls.Config(**{'shape': data.shape, **chosen})
-    if train['batch_size'] % config.pack: raise InputError(f'a batch of {train["batch_size"]} cannot be judged in packs of {config.pack}; choose a multiple for --batch-size')
+    config.check_batch(train['batch_size'])
     return config, train
 
 # %% ../nbs/09_cli.ipynb #bb476c1b
@@ -350,7 +350,8 @@ def read_evaluation(
 
 def finished(run)->bool:
     "Whether a run was trained to the end, and evaluated then; one with a damaged file was not."
-    try: return bool(read_evaluation(run['out'])) and int(read_tensors(run['out']/'model.safetensors')[1].get('step', 0)) >= run['steps']
+    if not (run['out']/'evaluation.json').is_file(): return False
+    try: read_evaluation(run['out']); return int(read_tensors(run['out']/'model.safetensors')[1].get('step', 0)) >= run['steps']
     except InputError: return False
 
 # %% ../nbs/09_cli.ipynb #89cbd148
@@ -405,15 +406,18 @@ def sweep(
 
 # %% ../nbs/09_cli.ipynb #91ef3348
 def summary(
-    runs:list,          # from `sweep_runs`; left out are those whose evaluation is not of their last step
+    runs:list,          # from `sweep_runs`; left out are those with a missing or damaged file, or whose evaluation is not of their last step
 )->list:                # a dict for each: arm, k, seed, steps, evaluation, last metrics, CPU time
     "The numbers of finished runs."
     rows = []
     for r in runs:
-        if not all((r['out']/f).exists() for f in ('evaluation.json', 'model.safetensors')): continue
-        last = {name: (read_jsonl(r['out']/f'{name}.jsonl') or [{}])[-1] for name in ('metrics', 'timings')}
-        if read_tensors(r['out']/'model.safetensors')[1].get('step') != str(last['metrics'].get('step')): continue
-        result = {k: v for k, v in read_evaluation(r['out']).items() if isinstance(v, (int, float))}
+        if not (r['out']/'evaluation.json').is_file(): continue
+        try:
+            last = {name: (read_jsonl(r['out']/f'{name}.jsonl') or [{}])[-1] for name in ('metrics', 'timings')}
+            step, found = read_tensors(r['out']/'model.safetensors')[1].get('step'), read_evaluation(r['out'])
+        except InputError: continue
+        if step != str(last['metrics'].get('step')): continue
+        result = {k: v for k, v in found.items() if isinstance(v, (int, float))}
         rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
 
@@ -612,7 +616,7 @@ def _splits(run, model, told, data_root):
     if type(size) is not int or size < 1: raise InputError(f'{file}: image_size must be a number of pixels, found {size!r}')
     splits = [load_data(data, s, data_root, size, 'skip' if told.get('skip_corrupt') else 'refuse') for s in ('train', 'test')]
     if splits[0].shape != model.config.shape: raise InputError(f'{data} now has items of shape {splits[0].shape}, and the model was trained on {model.config.shape}')
-    if told.get('contents') not in (None, contents(splits)): warnings.warn(f'{data} is not as it was when the model was trained')
+    if 'contents' in told and told['contents'] != contents(splits): warnings.warn(f'{data} is not as it was when the model was trained')
     return splits
 
 # %% ../nbs/09_cli.ipynb #a4d20371
@@ -782,16 +786,15 @@ def _sweep(model, unroll, seeds, arm, out, jobs, engine, rest):
     if not (near.is_dir() and os.access(near, os.W_OK)): raise InputError(f'{out} cannot be made or written in; choose another folder')
     runs = sweep_runs(model, out, unroll, seeds, arms or {'': []}, rest)
     failed = sweep(runs, jobs, engine)
-    others = [r for r in runs_in(out) if r['out'] not in {r['out'] for r in runs}]
-    if rows := summary(runs + others):
+    earlier = summary([r for r in runs_in(out) if r['out'] not in {r['out'] for r in runs}])
+    if rows := summary(runs) + earlier:
         keys = list(dict.fromkeys(k for r in rows for k in r))
         def write(p):
             with open(p, 'w', newline='') as f:
                 w = csv.DictWriter(f, keys); w.writeheader(); w.writerows(rows)
         write_whole(out/'summary.csv', write)
         save_figure(plot_summary(rows), out/'summary.png')
-        earlier = len(summary(others))
-        print(f'{out/"summary.csv"}: {len(rows)} runs' + f', {earlier} of them of earlier sweeps into this folder'*bool(earlier) + '; the picture is summary.png')
+        print(f'{out/"summary.csv"}: {len(rows)} runs' + f', {len(earlier)} of them of earlier sweeps into this folder'*bool(earlier) + '; the picture is summary.png')
     if failed: raise Stopped(f'{len(failed)} of {len(runs)} runs failed, the first: {next(iter(failed.values()))}')
 
 # %% ../nbs/09_cli.ipynb #971e8c79

@@ -135,6 +135,10 @@ class GANConfig(_Checked):
         self._want('penalty', lambda v: not v or self.norm != 'batch', '0 with batch norm, under which no item has a slope of its own')
         self._want('loss', LOSSES.__contains__, f'one of {", ".join(LOSSES)}')
 
+    def check_batch(self, n):
+        "Raises `InputError` if `n` items cannot be judged in packs."
+        if n % self.pack: raise InputError(f'a batch of {n} cannot be judged in packs of {self.pack}; choose a multiple for --batch-size')
+
 # %% ../nbs/04_unrolled_gan.ipynb #9b592f5a
 class GAN(nn.Module):
     """An (unrolled) GAN. The modules hold the weights that `generate` uses; `step` is pure and works on a `state`.
@@ -226,7 +230,7 @@ def packed(self:GAN, x:Tensor)->Tensor:
     split so."""
     p = self.config.pack
     if p == 1: return x
-    if len(x) % p: raise InputError(f'a batch of {len(x)} cannot be judged in packs of {p}; choose a multiple for --batch-size')
+    self.config.check_batch(len(x))
     return x.reshape(len(x)//p, p*x.shape[1], *x.shape[2:])
 
 # %% ../nbs/04_unrolled_gan.ipynb #5146b03d

@@ -76,7 +76,7 @@ def write_whole(
         os.replace(tmp, path)
     except BaseException as e:
         tmp.unlink(missing_ok=True)
-        if isinstance(e, OSError): e.filename = str(path)      # which is what its reader knows
+        if isinstance(e, OSError) and str(e.filename) in ('None', str(tmp)): e.filename = str(path)      # the name that its reader knows
         raise
     if os.name == 'posix': flush(path.parent)      # the new name
 

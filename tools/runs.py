@@ -49,7 +49,7 @@ def at_one_speed(found, experiment='modes-ring'):
     for r in found:
         if r['experiment'] in (experiment, f'{experiment}-again'): seconds.setdefault(r['arm'], ([], []))[slow(r)].append(r['cpu_seconds'])
     ratios = {arm: mean(there)/mean(here) for arm, (here, there) in seconds.items() if here and there}
-    if not ratios: return ''
+    if not (ratios and any(map(slow, mine))): return ''
     kinds = {arm: {slow(r) for r in mine if r['arm'] == arm} for arm in dict.fromkeys(r['arm'] for r in mine)}
     for r in filter(slow, mine): r['cpu_seconds'] /= mean(ratios.values())
     words = [f'{how} of {" and ".join(arms)}' for how, kind in (('all', {True}), ('some', {True, False})) if (arms := [a for a, k in kinds.items() if k == kind])]
