@@ -22,12 +22,13 @@ def run(path, slow):
     os.chdir(path.parent)
     for i, cell in enumerate(nb.cells):
         if cell.cell_type != 'code' or flags(cell) & skip: continue
-        start, cell.outputs = time.time(), []
+        start, shown, cell.outputs = time.time(), bool(cell.outputs), []
         shell.cell(cell)
         if shell.exc: sys.exit(f'{path.name}, cell {i}:\n{cell.source}\n' + ''.join(traceback.format_exception(shell.exc)))
         for o in cell.outputs:      # warnings are for whoever runs this, not for readers
             if o.get('name') == 'stderr': print(''.join(o['text']), end='', file=sys.stderr)
         cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
+        if shown and not cell.outputs: print(f'  {path.name}, cell {i}: showed something before, and nothing now (are its data there?)', flush=True)
         if (took := time.time() - start) > 10: print(f'  {path.name}, cell {i}: {took:.0f} s', flush=True)
     clean_nb(nb, clean_ids=True)
     write_nb(nb, path)
