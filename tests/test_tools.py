@@ -92,7 +92,7 @@ def test_norm_on_images():
         a = modes.ARMS[arm]
         if not a.searches: continue
         commands = [r.command for (r,) in modes.searched('stacked-half', arm).values()]
-        own = '--norm' in a.options_of('stacked-half')
+        own = '--norm' in a.options
         assert len(set(commands)) == len(commands) == (2 if own else 4) and all(c.count('--norm') == 1 for c in commands)
         assert own or sum('--norm none' in c for c in commands) == 2
     for (how, r) in ((how, modes.run('stacked-quarter', 'K=10', how, 0)) for how in modes.SETTINGS['stacked-half'].how):

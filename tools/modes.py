@@ -1,12 +1,13 @@
 """Chapter 11's experiment: does unrolling keep the modes, and what else does? Rings and grids of Gaussians, and stacked MNIST; its runs, numbers and figure.
 
     python tools/modes.py search|second|test --data ring|grid|stacked-half|stacked-quarter [--arms K=0 K=10 ...] [--runs runs] [--jobs 1] [--missing] [--dry]
-    python tools/modes.py steps|again|time|floors [--runs runs] [--jobs 1] [--dry]
+    python tools/modes.py again --data ring|stacked-half [--runs runs] [--jobs 1] [--dry]
+    python tools/modes.py steps|time|floors [--runs runs] [--jobs 1] [--dry]
 
 `search` trains every arm with each pair of learning rates and either loss, on images either norm, on a seed kept for that, and `second`, on the ring, what did best there
 and smaller rates for as long as the test does (the grid takes the ring's loss and has a search of rates, a quarter takes all from a half); `steps` asks on that seed whether K = 10
 on the ring is better off with rates that stay or fall less, or with twice the steps; `test` trains the arms with what was chosen, and evaluates them
-on the way, with a picture of what seed 0 makes; `again` trains K = 0 and K = 10 on the ring once more, which on another machine is another training; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time; `floors` says what the measures of stacked MNIST are worth. Numbers go to samples/runs.json, those on the
+on the way, with a picture of what seed 0 makes; `again` trains K = 0 once more, which on another machine is another training; `time` trains seed 0 of some arms on the ring once more, and draws its samples through time; `floors` says what the measures of stacked MNIST are worth. Numbers go to samples/runs.json, those on the
 way and pictures to samples/modes/.
 """
 import argparse, csv, io, json, shlex
@@ -26,17 +27,15 @@ from runs import ROOT, SAMPLES, Run, best, left, plainly, record, recorded, scor
 
 @dataclass(frozen=True)
 class Arm:
-    options:object    # of `disentangle train`; or data -> these
+    options:str       # of `disentangle train gan`
     k:int
     ms:tuple          # CPU milliseconds a step: of points, of stacked MNIST with the larger D, with the smaller
     seeds:dict        # data -> their number in the test
     like:str=''       # the arm whose rates and loss it takes, if it has no search of its own
     longer:dict=None  # data -> times the steps of the others
-    model:str='gan'
     how:dict=None     # data -> its rates and loss, if they are given
 
     searches = property(lambda self: not self.like and not self.how)
-    def options_of(self, data): return self.options[data] if isinstance(self.options, dict) else self.options
 
 ARMS = {
     'K=0': Arm('', 0, (4, 24, 20), {'ring': 10, 'grid': 3, 'stacked-half': 3, 'stacked-quarter': 3}),
@@ -46,17 +45,13 @@ ARMS = {
     'K=0, short search': Arm('', 0, (4, 21, 17), {'ring': 3}, how={'ring': ('1e-2', '1', 'saddle')}),
     'K=0, first choice': Arm('', 0, (4, 21, 17), {'ring': 10}, how={'ring': ('3e-3', '1', 'nonsaturating')}),
     'K=10, first choice': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
-    'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
-    'extra-D 10': Arm('--d-steps 10', 0, (15, 105, 75), {'ring': 5, 'stacked-half': 3}),
-    'alternating': Arm('--alternating', 0, (4, 25, 20), {'ring': 5}),
+    'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10}),
     'K=0, longer': Arm('', 0, (4, 24, 20), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
     'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'packing, longer': Arm('--pack 2', 0, (4, 21, 17), {'grid': 3}, 'packing', {'grid': 4}),
     'packing, K=10': Arm('--pack 2', 10, (17, 205, 150), {'ring': 10}, 'packing'),
-    'gradient penalty': Arm('--norm none --penalty 10', 0, (5, 35, 30), {'ring': 5, 'grid': 3, 'stacked-half': 3}),
+    'gradient penalty': Arm('--norm none --penalty 10', 0, (5, 35, 30), {'ring': 5, 'stacked-half': 3}),
     'spectral norm': Arm('--norm spectral', 0, (5, 25, 20), {'stacked-half': 3}),
-    'information': Arm({'ring': '--cats 8 --conts 0 --noise 256', 'grid': '--cats 25 --conts 0 --noise 256', 'stacked-half': '--cats 10,10,10 --conts 0 --noise 64'}, 0, (6, 25, 20), {'ring': 5, 'grid': 3, 'stacked-half': 3}, model='infogan'),
-    'code only': Arm('--cats 8 --conts 0 --noise 256 --info 0', 0, (6, 25, 20), {'ring': 5}, model='infogan'),
 }
 
 @dataclass(frozen=True)
@@ -85,18 +80,17 @@ def run(data, arm, how, seed, search=False):
     "One run. In a search that is shorter than the test rates fall to 0."
     a, s, (lr, ratio, loss, *norm) = ARMS[arm], SETTINGS[data], how
     steps = s.search_steps if search else s.steps*(a.longer or {}).get(data, 1)
-    own = a.options_of(data)
-    norms = f'--norm {norm[0]}' if norm and '--norm' not in own else ''
-    options = f'{s.options} {norms} {own} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if steps < s.steps else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
+    norms = f'--norm {norm[0]}' if norm and '--norm' not in a.options else ''
+    options = f'{s.options} {norms} {a.options} --loss {loss} --lr {lr} --lr-ratio {ratio} --steps {steps} --decay {steps if steps < s.steps else decay(steps)}' + f' --evaluate-every {steps//(5 if "stacked" in data else 10)}'*(not search)
     name = f'{arm.replace("=", "").replace(", ", "-").replace(" ", "-").lower()}-{loss}-lr{lr}-r{ratio}{"-no-norm"*("--norm none" in norms)}-s{seed}'
-    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, a.model)
+    return Run(f'modes-{data}' + '-rates'*search, arm, a.k, seed, ' '.join(options.split()), a.ms[s.column]*steps/1000 + (60, 60 if search else 150)['stacked' in data], name, 'gan')
 
 def arms_of(data, arms=ARMS): return [a for a in arms if data in ARMS[a].seeds]
 
 def searched(data, arm):
     """Rates, loss and norm -> the run of the search, of an arm. One whose options name a norm has no choice there. Nothing before the data whose loss
     is taken has a choice."""
-    own, hows = '--norm' in ARMS[arm].options_of(data), (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))
+    own, hows = '--norm' in ARMS[arm].options, (*SETTINGS[data].how, *FURTHER.get((data, arm), ()))
     if (other := hows[0][2]) in SETTINGS:
         if not (theirs := chosen(other, arms=[arm])): return {}
         hows = [(rate, ratio, theirs[arm][2]) for rate, ratio, _ in hows]
@@ -157,9 +151,11 @@ def steps_runs():
     if (final := chosen('ring').get('K=10', how)) != how: variants[f'fall from {final[0]} to a tenth over twice the steps'] = changed(tenth(final), twice, 2)
     return [replace(r, experiment='modes-ring-steps', arm=f'K=10, rates {what}', name=f'{what}-{r.name}'.replace(' ', '-')) for what, r in variants.items()]
 
-def again_runs():
-    "The test of K = 0 and K = 10 on the ring once more: rounding differs from processor to processor, and training amplifies it."
-    return [replace(r, experiment='modes-ring-again') for r in test_runs('ring', ('K=0', 'K=10'))]
+AGAIN = 'ring', 'stacked-half'
+
+def again_runs(data):
+    "The test of K = 0 once more: rounding differs from processor to processor, and training amplifies it; and what it costs there, other arms of that processor are compared with."
+    return [replace(r, experiment=f'modes-{data}-again') for r in test_runs(data, ('K=0',))] if data in AGAIN else []
 
 CURVES = ('arm', 'seed', 'step', 'modes', 'high_quality', 'balanced', 'kl')
 
@@ -253,7 +249,7 @@ def floors(path=SAMPLES/'modes'/'floors.json', seed=0):
 
 def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     "Train and record what a verb stands for."
-    make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs(), 'again': lambda *_: again_runs()}[what]
+    make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs(), 'again': lambda data, arms: again_runs(data)}[what]
     if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train; which runs are next is known after the search')
     train(runs, root, jobs, dry, missing)
     if dry: return
@@ -267,7 +263,7 @@ ONCE = {'time': time, 'floors': floors}
 
 def everything(root, jobs, dry):
     for data in SETTINGS:
-        for what in ('search', *['second', 'steps']*(data == SECOND), 'test', *['again']*(data == SECOND)): go(what, data, root, ARMS, jobs, dry)
+        for what in ('search', *['second', 'steps']*(data == SECOND), 'test', *['again']*(data in AGAIN)): go(what, data, root, ARMS, jobs, dry)
     for name, make in ONCE.items():
         if not dry and not list((SAMPLES/'modes').glob(f'{name}.*')): make()
 
