@@ -484,6 +484,14 @@ def _add(p, name, kind, help, **kw):
     metavar = name.upper() if kind is str else 'N,N' if kind is _ints else 'N'
     p.add_argument('--' + name.replace('_', '-'), type=_text if kind is str else kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
 
+def _default(cls, name):
+    "What a setting is where it is left out, and what else it is for some data."
+    def text(v): return ','.join(map(str, v)) or 'none' if isinstance(v, tuple) else f'{v:g}' if isinstance(v, float) else str(v)
+    own = [getattr(cls.Config, name)] if hasattr(cls.Config, name) else []
+    presets = {kind: p[name] for kind, p in cls.presets.items() if name in p and p[name] not in own}
+    parts = [*map(text, own), *(text(v) + ' for ' + kind.replace('image', 'images') for kind, v in presets.items())]
+    return f' (default: {", ".join(parts)})'
+
 def _add_config(p, cls):
     "One option for each field of the model's config, but for `shape`, which the data decide."
     docs = {k: v for c in reversed(cls.Config.__mro__[:-1]) for k, v in docments(c).items() if v}
@@ -491,7 +499,7 @@ def _add_config(p, cls):
     for f in fields(cls.Config):
         if f.name == 'shape': continue
         if isinstance(f.default, bool): p.add_argument('--' + f.name.replace('_', '-'), action='store_true', default=None, help=docs[f.name])
-        else: _add(p, f.name, kinds[type(f.default)], docs[f.name])
+        else: _add(p, f.name, kinds[type(f.default)], docs[f.name] + _default(cls, f.name))
 
 _known = f'{", ".join(DATA)}, or a folder of images'
 
@@ -513,8 +521,8 @@ def _add_train(models, name):
                           description=f'{what} Options left out take values that suit the data.')
     _add(p, 'data', str, f'{_known} (default: digits)', default='digits')
     _add_files(p); _add_image_size(p)
-    _add(p, 'steps', _number(int, 1), 'steps in all; may grow on --resume')
-    _add(p, 'batch_size', _number(int, 2), 'items a step')
+    _add(p, 'steps', _number(int, 1), 'steps in all; may grow on --resume' + _default(cls, 'steps'))
+    _add(p, 'batch_size', _number(int, 2), 'items a step' + _default(cls, 'batch_size'))
     _add_seed(p, 'weights, batches and latents')
     _add(p, 'out', str, "the run's folder (default: runs/MODEL-DATA-kK-sSEED)")
     p.add_argument('--resume', action='store_true', help='go on from the checkpoint in the folder')
