@@ -27,8 +27,9 @@ def mode_coverage(
     `'counts'` are the high-quality samples of each mode. `'balanced'` counts of these no more than each mode's equal share,
     `sum min(counts/N, 1/M)`: 1 less the total variation distance between the modes of the samples (or none) and equal ones.
     `'spread'`: their root mean square distance from the given centres, over `sigma sqrt(2)`; 0 if modes have shrunk to these.
-    `'stray'`: the share of samples farther than `10 sigma` from every centre. Raises `ValueError` for no samples and for some that are not finite."""
-    if not len(x) or not x.isfinite().all(): raise ValueError(f'finite samples are needed, found {int((~x.isfinite()).any(1).sum())} of {len(x)} that are not')
+    `'stray'`: the share of samples farther than `10 sigma` from every centre. Raises `ValueError` for no samples, for some that are not finite, and for modes that are none."""
+    if not len(x) or not x.isfinite().all(): raise ValueError(f'finite samples are needed, one or more, found {len(x)}, {int((~x.isfinite()).any(1).sum())} of them not finite')
+    if not len(centres) or not centres.isfinite().all() or not 0 < sigma < math.inf: raise ValueError(f'finite centres, one or more, and a sigma above 0 are needed, found {len(centres)} and {sigma}')
     distance, nearest = torch.cdist(x.double(), centres.double()).min(1)
     near = distance <= 3*sigma
     counts = nearest[near].bincount(minlength=len(centres))
@@ -40,7 +41,14 @@ def mode_coverage(
 def _entropy(counts):
     "Of the frequencies that counts give, nats."
     p = counts[counts > 0]/counts.sum()
-    return float(-(p*np.log(p)).sum())
+    return max(0., float(-(p*np.log(p)).sum()))
+
+def _whole(x, what, below=None):
+    "An array of ints from 0. Raises `ValueError` for anything else, and for none."
+    x = np.asarray(x)
+    if x.ndim != 1 or not len(x) or x.dtype.kind not in 'iub' or x.min() < 0 or (below is not None and x.max() >= below):
+        raise ValueError(f'{what} must be whole numbers from 0' + (f' to {below-1}' if below is not None else '') + ', at least one')
+    return x
 
 def label_coverage(
     labels,           # (N,) ints from 0
@@ -49,15 +57,17 @@ def label_coverage(
     """Modes that occur among the labels, the entropy of their frequencies, and `KL(frequencies || uniform) = log M
     - entropy` (Metz et al. 2016, section 3.3.1). It sees what the classifier sees: an image of nothing counts
     for some mode, too."""
-    labels = np.asarray(labels)
-    if not len(labels) or labels.min() < 0 or labels.max() >= n: raise ValueError(f'labels must be from 0 to {n-1}, at least one')
-    counts = np.bincount(labels, minlength=n)
+    counts = np.bincount(_whole(labels, 'labels', n), minlength=n)
     entropy = _entropy(counts)
-    return {'modes': int((counts > 0).sum()), 'kl': math.log(n) - entropy, 'entropy': entropy}
+    return {'modes': int((counts > 0).sum()), 'kl': max(0., math.log(n) - entropy), 'entropy': entropy}
 
 # %% ../nbs/07_metrics.ipynb #1f7034cd
-def _two(*sets):
-    if min(map(len, sets)) < 2: raise ValueError(f'two samples or more of each kind are needed, found {" and ".join(str(len(t)) for t in sets)}')
+def _features(*sets, least=2):
+    "The sets in double precision. Raises `ValueError` if they cannot be compared."
+    if min(map(len, sets)) < least: raise ValueError(f'{least} samples or more of each kind are needed, found {" and ".join(str(len(t)) for t in sets)}')
+    if any(t.dim() != 2 or t.shape[1] != sets[0].shape[1] or not t.isfinite().all() for t in sets):
+        raise ValueError(f'features must be finite numbers, (N, d) with one d, found shapes {" and ".join(str(tuple(t.shape)) for t in sets)}')
+    return [t.double() for t in sets]
 
 def frechet_distance(
     a:Tensor,         # (N, d) features
@@ -65,8 +75,7 @@ def frechet_distance(
 )->float:             # >= 0
     """The squared Fréchet distance of two Gaussians with the sets' moments (Heusel et al. 2017, Eq. 6). Falls with
     the number of samples, so compare equal numbers; sees two moments only. Cost: d^3."""
-    _two(a, b)
-    a, b = a.double(), b.double()
+    a, b = _features(a, b)
     (m1, c1), (m2, c2) = ((t.mean(0), torch.atleast_2d(t.T.cov())) for t in (a, b))
     values, vectors = torch.linalg.eigh(c1)
     root = (vectors*values.clamp(min=0).sqrt()) @ vectors.T
@@ -80,8 +89,7 @@ def kernel_distance(
 )->float:             # about 0 for the same distribution, and then sometimes negative
     """The unbiased squared maximum mean discrepancy with the kernel `(a.b/d + 1)^3` (Bińkowski et al. 2018). Cost:
     N M d."""
-    _two(a, b)
-    a, b = a.double(), b.double()
+    a, b = _features(a, b)
     def total(x, y): return sum(((rows @ y.T/x.shape[1] + 1)**3).sum() for rows in x.split(500))
     def among(x): return (total(x, x) - ((x.square().sum(1)/x.shape[1] + 1)**3).sum())/(len(x)*(len(x) - 1))
     return (among(a) + among(b) - 2*total(a, b)/(len(a)*len(b))).item()
@@ -95,23 +103,27 @@ def precision_recall(
     """Shares of generated samples on the real manifold, and the reverse: within reach of the k-th neighbour of
     some sample (Kynkäänniemi et al. 2019). Outliers widen a manifold; falls for too few samples. Cost:
     (N + M)^2 d."""
-    if min(len(real), len(fake)) <= k: raise ValueError(f'more than {k} samples of each kind are needed, found {len(real)} and {len(fake)}')
-    real, fake = real.double(), fake.double()
+    if k < 1: raise ValueError(f'k must be 1 or more, found {k}')
+    real, fake = _features(real, fake, least=k + 1)
     def radius(x): return torch.cat([torch.cdist(rows, x).topk(k+1, largest=False).values[:, -1] for rows in x.split(500)])      # the nearest of all is the point itself
-    def within(x, of, radii): return torch.cat([(torch.cdist(rows, of) <= radii).any(1) for rows in x.split(500)]).float().mean().item()
+    def within(x, of, radii): return torch.cat([(torch.cdist(rows, of) <= radii).any(1) for rows in x.split(500)]).double().mean().item()
     return {'precision': within(fake, real, radius(real)), 'recall': within(real, fake, radius(fake))}
 
 # %% ../nbs/07_metrics.ipynb #3d6cc2b6
+def _labelled(codes, labels, n_codes=None, n_classes=None):
+    codes, labels = _whole(codes, 'categories', n_codes), _whole(labels, 'classes', n_classes)
+    if len(codes) != len(labels): raise ValueError(f'one class for each category is needed, found {len(labels)} and {len(codes)}')
+    return codes, labels
+
 def match_codes(
     codes,            # (N,) ints: the category of each image
     labels,           # (N,) ints: its class
     n_codes:int=None, # categories; the largest code + 1 by default
     n_classes:int=None, # classes; the largest label + 1 by default
 )->np.ndarray:        # (n_codes,) the class of each category; -1 for one left over
-    "The one-to-one assignment of categories to classes with the most agreements (Hungarian method). Raises `ValueError` for numbers below 0."
+    "The one-to-one assignment of categories to classes with the most agreements (Hungarian method). Raises `ValueError` for what is no number of a category or a class."
     from scipy.optimize import linear_sum_assignment
-    codes, labels = np.asarray(codes), np.asarray(labels)
-    if (codes < 0).any() or (labels < 0).any(): raise ValueError('categories and classes are numbers from 0')
+    codes, labels = _labelled(codes, labels, n_codes, n_classes)
     table = np.zeros((n_codes or codes.max()+1, n_classes or labels.max()+1), int)
     np.add.at(table, (codes, labels), 1)
     rows, cols = linear_sum_assignment(-table)
@@ -126,26 +138,29 @@ def category_error(
     labels,           # (N,) ints: their classes
 )->float:             # 0 to 1
     """Share of images whose category is not matched to their class (Chen et al. 2016, section 7.2); a category that `match` does not
-    know has none. Raises `ValueError` for categories below 0."""
-    codes = np.asarray(codes)
-    if (codes < 0).any(): raise ValueError('categories are numbers from 0')
+    know has none. Raises `ValueError` for what is no number of a category."""
+    codes, labels = _labelled(codes, labels)
     said = np.append(match, -1)[np.minimum(codes, len(match))]
-    return float(((said != np.asarray(labels)) | (said < 0)).mean())
+    return float(((said != labels) | (said < 0)).mean())
 
 # %% ../nbs/07_metrics.ipynb #80d1efea
 def _arrays(codes, factors, discrete=()):
     """Codes (N, d) as floats, factors (N, F) as ranks 0, 1, ..., discrete as columns from 0. Raises `ValueError`
     if they do not fit."""
     codes, factors, discrete = np.asarray(codes, float), np.asarray(factors), np.atleast_1d(np.asarray(discrete))
-    if codes.ndim != 2 or not np.isfinite(codes).all():
+    if codes.ndim != 2 or not codes.size or not np.isfinite(codes).all():
         raise ValueError(f'codes must be finite numbers, (N, d), found shape {codes.shape}')
     if factors.ndim != 2 or len(factors) != len(codes):
         raise ValueError(f'factors must be ({len(codes)}, F), found {factors.shape}')
+    if factors.dtype.kind not in 'iubf' or (factors.dtype.kind == 'f' and not (factors == np.round(factors)).all()):
+        raise ValueError('factors must be whole numbers: cut continuous ones into bins')
     d = codes.shape[1]
-    columns = np.flatnonzero(discrete) if discrete.dtype == bool and len(discrete) == d else discrete.astype(int)
-    if ((columns < -d) | (columns >= d)).any(): raise ValueError(f'discrete must name columns of {d} codes, found {discrete.tolist()}')
+    named = len(discrete) == d if discrete.dtype == bool else (discrete == np.round(discrete)).all()
+    columns = np.flatnonzero(discrete) if discrete.dtype == bool else discrete.astype(int)
+    if not named or ((columns < -d) | (columns >= d)).any(): raise ValueError(f'discrete must name columns of {d} codes, found {discrete.tolist()}')
     ranks = np.stack([np.unique(f, return_inverse=True)[1] for f in factors.T], 1)
     if (ranks.max(0) == 0).any(): raise ValueError('a factor that never varies cannot be held by a code: leave it out')
+    if (ranks.max(0) == len(ranks) - 1).any(): raise ValueError('a factor no value of which occurs twice cannot be measured: cut it into bins, or give more samples')
     return codes, ranks, tuple(sorted({int(c) % d for c in columns}))
 
 def _binned(c, bins):
@@ -173,7 +188,8 @@ def mutual_information(
         c = c if i in discrete else _binned(c, bins)
         for j, v in enumerate(factors.T):
             counts = _table(c, v)
-            table[i, j] = _entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts)
+            known = _entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts)
+            table[i, j] = known if known > 1e-12 else 0           # rounding is no information
     return table, np.array([_entropy(np.bincount(v)) for v in factors.T])
 
 # %% ../nbs/07_metrics.ipynb #8849ce8f
@@ -199,19 +215,20 @@ def alignment(
     bins:int=20,
 )->dict:              # each (F,)
     """For each factor: `'code'`, the code that knows most about it; `'nmi'`, `I(c; v)/H(v)` of that code; `'gap'`,
-    how much more that is than of any other code, below 0 if a chosen one is not the best. The mean gap of codes
-    that were not chosen elsewhere is `mig`."""
+    how much more that is than of any other code, below 0 if a chosen one is not the best. Without
+    `chosen`, the mean gap is `mig`. Raises `ValueError` for a `chosen` that names no code for each factor."""
     table, entropies = mutual_information(codes, factors, discrete, bins)
     table, each = table/entropies, np.arange(len(entropies))
-    code = table.argmax(0) if chosen is None else np.asarray(chosen)
+    code = table.argmax(0) if chosen is None else _whole(chosen, 'chosen codes', len(table))
+    if len(code) != len(each): raise ValueError(f'a code must be chosen for each of {len(each)} factors, found {len(code)}')
     others = table.copy(); others[code, each] = 0
     return {'code': code, 'nmi': table[code, each], 'gap': table[code, each] - others.max(0)}
 
 # %% ../nbs/07_metrics.ipynb #5595b2c3
 def modularity(codes, factors, discrete=(), bins:int=20)->float:
     """`mean_i 1 - sum_{j != best} I(c_i; v_j)^2 / (I(c_i; v_best)^2 (F - 1))` (Ridgeway and Mozer 2018, section 3).
-    From 0 to 1. Arguments as in `mutual_information`, and the cost. Misses how much a code knows: a useless one
-    is judged by its noise, and often well (see the controls); lenient to a code that holds two of many factors."""
+    From 0 to 1; a code that knows nothing at all counts as 0. Arguments as in `mutual_information`, and the cost. Misses how much
+    a code knows: a useless one is judged by its noise, and often well (see the controls); lenient to a code that holds two of many factors."""
     squared = mutual_information(codes, factors, discrete, bins)[0]**2
     if squared.shape[1] < 2: raise ValueError('modularity needs two factors or more')
     best = squared.max(1)
@@ -286,9 +303,9 @@ def dci(
     R = np.stack([np.bincount(owner, np.abs(m.feature_importances_)) for m in fitted], 1)       # (d, F)
     def concentration(R):
         "Of each row: 1 - entropy in units of the largest; weighted by the row's total."
+        if not R.sum(): return 0.
         if R.shape[1] == 1: return 1.
-        rows = [1 - _entropy(r)/math.log(len(r)) if r.sum() else 0. for r in R]
-        return float(np.average(rows, weights=R.sum(1))) if R.sum() else 0.
+        return float(np.average([1 - _entropy(r)/math.log(len(r)) if r.sum() else 0. for r in R], weights=R.sum(1)))
     accuracy = np.mean([m.score(x[test], y[test]) for m, y in zip(fitted, factors.T)])
     return {'dci_disentanglement': concentration(R), 'dci_completeness': concentration(R.T), 'dci_informativeness': float(accuracy)}
 
@@ -300,8 +317,8 @@ def _logistic(x, y, C=1.):
         return LogisticRegression(C=C, max_iter=100).fit(x, y)
 
 def explicitness(codes, factors, discrete=(), seed:int=0)->float:
-    """Mean area under the ROC curve of each value of each factor against the rest, by logistic regression on all
-    codes, on held-out samples (Ridgeway and Mozer 2018, section 3). From 1/2 (chance) to 1. Misses what is not
+    """Mean area under the ROC curve of each value of each factor against the rest, by multinomial logistic
+    regression on all codes, on held-out samples (Ridgeway and Mozer 2018, section 3). From about 1/2 (chance) to 1. Misses what is not
     linear, and says nothing on which code holds what. Cost: F fits."""
     from sklearn.metrics import roc_auc_score
     codes, factors, discrete = _arrays(codes, factors, discrete)
@@ -342,10 +359,10 @@ def infomec(
         return float((shares.mean() - 1/n)/(1 - 1/n))
     x = np.concatenate(_columns(codes, discrete), 1)
     left = [-np.log(np.maximum(_logistic(x, y, C=np.inf).predict_proba(x)[np.arange(len(y)), y], 1e-12)).mean() for y in factors.T]
-    return {'infom': peak(N), 'infoc': peak(N.T), 'infoe': float(np.mean([1 - l/h for l, h in zip(left, entropies)]))}
+    return {'infom': peak(N), 'infoc': peak(N.T), 'infoe': float(np.mean([max(0., 1 - l/h) for l, h in zip(left, entropies)]))}
 
 # %% ../nbs/07_metrics.ipynb #f923a220
-def _sharing(factors, rng, n, at_most):
+def _sharing(factors, rng, n, at_most=64):
     "`n` times a random factor, and the indices of samples that share its value in a random one: `(j, indices)`."
     same = [[np.flatnonzero(f == v) for v in range(f.max() + 1)] for f in factors.T]
     for _ in range(n):
@@ -355,6 +372,15 @@ def _sharing(factors, rng, n, at_most):
         few = len(pool) < 4*at_most
         # of a large pool, some with replacement, less the few doubles: much faster
         yield j, rng.choice(pool, min(at_most, len(pool)), replace=False) if few else rng.permutation(np.unique(rng.choice(pool, at_most)))
+
+def _pairs(f, rng, n):
+    "Indices of `n` random samples and, for each, of another one with the same value of the factor."
+    order, counts = np.argsort(f, kind='stable'), np.bincount(f)
+    start = counts.cumsum() - counts
+    place = np.empty_like(order); place[order] = np.arange(len(f)) - start[f[order]]       # of a sample among those with its value
+    one = rng.choice(np.flatnonzero(counts[f] > 1), n)
+    same = f[one]
+    return one, order[start[same] + (place[one] + 1 + rng.integers(counts[same] - 1)) % counts[same]]
 
 # %% ../nbs/07_metrics.ipynb #d6d01607
 def factor_vae_score(
@@ -381,7 +407,7 @@ def factor_vae_score(
         return v
     def table():
         counts = np.zeros((len(alive), factors.shape[1]))
-        for j, idx in _sharing(factors, rng, votes, 64): counts[(spread(x[idx])[alive]/whole[alive]).argmin(), j] += 1
+        for j, idx in _sharing(factors, rng, votes): counts[(spread(x[idx])[alive]/whole[alive]).argmin(), j] += 1
         return counts
     choice, fresh = table().argmax(1), table()
     return float(fresh[np.arange(len(alive)), choice].sum()/fresh.sum())
@@ -393,19 +419,18 @@ def beta_vae_score(
     seed:int=0,       # of the pairs
     votes:int=2000,   # to fit, and as many to score
 )->float:             # 0 to 1
-    """Accuracy of a linear classifier that tells, from the mean absolute difference of codes over up to 64 pairs
-    that share one factor, which one it was (Higgins et al. 2017, section 3). Chance is 1/F. Lenient: a code may
+    """Accuracy of a linear classifier that tells, from the mean absolute difference of codes over 64 pairs, of which
+    factor the two of each pair share the value (Higgins et al. 2017, section 3). Chance is 1/F. Lenient: a code may
     hold several factors. Draws 2 x `votes` x 64 pairs from the samples given."""
     codes, factors, discrete = _arrays(codes, factors, discrete)
     if factors.shape[1] < 2: raise ValueError('the beta-VAE score needs two factors or more')
     x, rng = codes.copy(), np.random.default_rng(seed)
     mask = np.isin(np.arange(x.shape[1]), discrete)
     def differences():
-        rows, labels = [], []
-        for j, idx in _sharing(factors, rng, votes, 128):
-            a, b = x[idx[:len(idx)//2]], x[idx[len(idx)//2:][:len(idx)//2]]
-            rows.append(np.where(mask, a != b, abs(a - b)).mean(0)); labels.append(j)
-        return np.stack(rows), np.array(labels)
+        labels = np.sort(rng.integers(factors.shape[1], size=votes))
+        pairs = [_pairs(f, rng, 64*(labels == j).sum()) for j, f in enumerate(factors.T)]
+        one, other = (x[np.concatenate(p)] for p in zip(*pairs))
+        return np.where(mask, one != other, abs(one - other)).reshape(votes, 64, -1).mean(1), labels
     (a, y), (b, z) = differences(), differences()
     mean, std = a.mean(0), np.where(a.std(0) > 0, a.std(0), 1)
     return float(_logistic((a - mean)/std, y).score((b - mean)/std, z))
@@ -523,6 +548,7 @@ def holm(
 )->np.ndarray:        # (m,), adjusted
     "Holm's step-down correction: the k-th smallest times `m - k + 1`, made monotone, at most 1 (Holm 1979). Raises `ValueError` for what is no p-value."
     p = np.asarray(p, float)
+    if p.ndim != 1: raise ValueError(f'p-values must be (m,), found {p.shape}')
     if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f'p-values are numbers from 0 to 1, found {p[~((0 <= p) & (p <= 1))][0]}')
     order = p.argsort()
     adjusted = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
@@ -537,7 +563,7 @@ def interval(
     there (Efron 1987), which at ten is a little narrow (it holds a normal mean nine times in ten)."""
     values = np.asarray(values, float)
     if len(values) < 2: return float(values.mean()), math.nan, math.nan
-    if np.ptp(values) == 0: return (float(values[0]),)*3
+    if np.ptp(values) <= 1e-12*abs(values).max(): return (float(values.mean()),)*3
     if len(values) < 10: low, high = stats.t.interval(level, len(values) - 1, values.mean(), stats.sem(values))
     else: low, high = stats.bootstrap((values,), np.mean, confidence_level=level, rng=np.random.default_rng(0)).confidence_interval
     return float(values.mean()), float(low), float(high)

@@ -120,6 +120,24 @@ def test_interventions(seed, lib):
     print(f"FactorVAE {ours:.3f}; beta-VAE {ours_beta:.3f}, theirs {theirs['eval_accuracy']:.3f}")
 
 
+class Polar(World):
+    "Two factors are a radius and an angle, and so are the other two: how far apart two images are depends on the value that they share."
+    def sample_observations_from_factors(self, factors, random_state=None):
+        radius, angle = 1 + 4*factors[:, ::2]/self.sizes[::2], 2*np.pi*factors[:, 1::2]/self.sizes[1::2]
+        return np.concatenate([radius*np.cos(angle), radius*np.sin(angle)], 1) + self.noise*self.rng.standard_normal((len(factors), 4))
+
+
+@pytest.mark.parametrize('seed', SEEDS[:2])
+def test_interventions_on_curves(seed, lib):
+    w = Polar(seed, 20_000)
+    theirs = lib.factor_vae.compute_factor_vae(w, lambda x: x, np.random.RandomState(seed), batch_size=64, num_train=5000, num_eval=5000, num_variance_estimate=20_000)
+    assert metrics.factor_vae_score(w.codes, w.factors) == pytest.approx(theirs['eval_accuracy'], abs=.03)
+    theirs = lib.beta_vae.compute_beta_vae_sklearn(w, lambda x: x, np.random.RandomState(seed), batch_size=64, num_train=5000, num_eval=5000)
+    ours = metrics.beta_vae_score(w.codes, w.factors, votes=5000)
+    assert ours == pytest.approx(theirs['eval_accuracy'], abs=.02)
+    print(f"beta-VAE {ours:.3f}, theirs {theirs['eval_accuracy']:.3f}")
+
+
 @pytest.mark.parametrize('seed', SEEDS)
 def test_sets(seed):
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -131,4 +149,8 @@ def test_sets(seed):
     assert metrics.frechet_distance(real, fake) == pytest.approx(theirs, rel=1e-6)
     kid = kernel_mmd(real[:700].numpy(), fake.numpy(), kid_kernel='poly', kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1.)
     assert metrics.kernel_distance(real[:700], fake) == pytest.approx(kid, rel=1e-9)
+    for measure in (metrics.frechet_distance, metrics.kernel_distance, metrics.precision_recall):
+        for bad in (real*float('nan'), real[:, :7], real[0]):
+            with pytest.raises(ValueError, match='features must be finite numbers'): measure(bad, fake)
+    with pytest.raises(ValueError, match='k must be 1 or more'): metrics.precision_recall(real, fake, 0)
     assert list(metrics.precision_recall(real, fake).values()) == pytest.approx([float(v) for v in calculate_precision_recall_full(fake, real, 3)], abs=1e-6)
