@@ -516,7 +516,7 @@ def _add_seed(p, what): _add(p, 'seed', _number(int, 0, 2**63-1), f'of {what} (d
 def _add_train(models, name):
     "`train MODEL`: the run's options, then the model's."
     cls = model_class(name)
-    what = cls.__doc__.splitlines()[0]
+    what = (cls.__doc__ or name).splitlines()[0]
     p = models.add_parser(name, help=what, allow_abbrev=False,
                           description=f'{what} Options left out take values that suit the data.')
     _add(p, 'data', str, f'{_known} (default: digits)', default='digits')
