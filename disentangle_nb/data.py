@@ -124,10 +124,15 @@ def mixture(
     return Dataset(name, x, y, tuple(f'mode {i}' for i in range(len(centres))), centres=centres, sigma=sigma)
 
 # %% ../nbs/00_data.ipynb #f12ce18a
+def _one_of(name, value, *known):
+    "Raises `InputError` for a value that is none of the known ones."
+    if value not in known: raise InputError(f'{name} must be {" or ".join(map(repr, known))}, found {value!r}')
+
 def digits(
     split:str='train',  # 'train' (1,437) or 'test' (360)
 )->Dataset:
-    "scikit-learn's handwritten digits, (1, 8, 8)."
+    "scikit-learn's handwritten digits, (1, 8, 8). Raises `InputError` for another split, as all of these do."
+    _one_of('split', split, 'train', 'test')
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     bunch = load_digits()
@@ -180,6 +185,7 @@ def mnist_like(
 )->Dataset:
     """MNIST (LeCun et al. 1998) or Fashion-MNIST (Xiao et al. 2017), (1, 28, 28).
     Raises `InputError` for missing or corrupt files."""
+    _one_of('split', split, 'train', 'test')
     cls, resources = _archives(name)
     root = data_root(root)
     prefix = {'train': 'train', 'test': 't10k'}[split]
@@ -195,12 +201,19 @@ def fetch(
     name:str,      # 'mnist' or 'fashion_mnist'
     root=None,     # see `data_root`
 )->Path:           # where the files are
-    "Download what is missing, by torchvision. Raises `InputError` if that fails."
-    cls, _ = _archives(name)
+    "Download what is missing or is not the published file. Raises `InputError` if that fails."
+    from torchvision.datasets.utils import download_url
+    cls, resources = _archives(name)
     root = data_root(root)
     raw = root/cls.__name__/'raw'
     new = [p for p in (raw, raw.parent, root) if not p.exists()]
-    try: cls(root, download=True)
+    def get(file, md5):
+        for last, mirror in zip((*[False]*(len(cls.mirrors) - 1), True), cls.mirrors):
+            try: return download_url(mirror + file, raw, md5=md5)
+            except Exception:
+                if last: raise
+    try:
+        for file, md5 in resources: get(file, md5)
     except Exception as e:
         for p in new:
             if p.is_dir() and not any(p.iterdir()): p.rmdir()
@@ -224,7 +237,10 @@ class Made:
 
     def __getitem__(self, idx):
         if isinstance(idx, slice): idx = torch.arange(*idx.indices(len(self)))
-        idx = torch.as_tensor(idx, device=self.device)
+        idx = torch.as_tensor(idx)
+        if idx.device.type == 'cpu' and ((idx >= len(self)) | (idx < -len(self))).any(): raise IndexError(f'there are {len(self)} items')     # on a GPU that would be waited for
+        idx = idx.to(self.device)
+        idx = torch.where(idx < 0, idx + len(self), idx)
         return self.make(idx[None], *self.sources)[0] if idx.ndim == 0 else self.make(idx, *self.sources)
 
 # %% ../nbs/00_data.ipynb #13e38a8e
@@ -275,6 +291,7 @@ def shapes(
     split:str='train',    # 'train' (nine in ten) or 'test'
 )->Dataset:
     "The 737,280 pictures of shapes, rendered on demand, (1, 64, 64); a fixed shuffle decides the split."
+    _one_of('split', split, 'train', 'test')
     sizes = tuple(FACTORS.values())
     n = math.prod(sizes)
     order = torch.from_numpy(np.random.RandomState(0).permutation(n))
@@ -318,12 +335,17 @@ def _square(im, size, mode):
     pixel become 8."""
     from PIL import Image, ImageOps
     if im.mode == 'F': raise ValueError('its pixels are floating-point numbers')
+    deep = im.mode != 'I' or im.format in ('PNG', 'PPM')         # 16 bits; in an `I` of another file as many as it has use for
     im = ImageOps.exif_transpose(im)
     if im.mode.startswith('I'):
-        deep = np.asarray(im)
-        im = Image.fromarray((deep/(257 if im.mode != 'I' or deep.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8))
+        values = np.asarray(im)
+        im = Image.fromarray((values/(257 if deep or values.max() > 255 else 1)).round().clip(0, 255).astype(np.uint8))
     if im.has_transparency_data: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
     return np.asarray(ImageOps.fit(im.convert(mode), (size, size), Image.Resampling.LANCZOS))
+
+def _side(size):
+    "Raises `InputError` for what is no number of pixels."
+    if type(size) is not int or size < 1: raise InputError(f'size must be an integer >= 1, found {size!r}')
 
 def _is_grey(im): return im.mode in ('1', 'L', 'LA') or im.mode.startswith('I')
 
@@ -336,8 +358,7 @@ def image_folder(
 )->Dataset:
     """Every image under `path`: (1, size, size) if all of them are grey, else (3, size, size).
     Raises `InputError` if there is none, one is corrupt, or `split` or `corrupt` is something else; if those are to be skipped, a warning names them."""
-    for name, value, known in (('split', split, ('train', 'test')), ('corrupt', corrupt, ('refuse', 'skip'))):
-        if value not in known: raise InputError(f'{name} must be {known[0]!r} or {known[1]!r}, found {value!r}')
+    _one_of('split', split, 'train', 'test'); _one_of('corrupt', corrupt, 'refuse', 'skip'); _side(size)
     path = Path(path).absolute()           # so that a folder called mnist is not taken for MNIST
     found = sorted(f for f in path.rglob('*') if f.suffix.lower() in _suffixes and f.is_file())
     if not found: raise InputError(f'{path} has no images ({", ".join(sorted(_suffixes))})')
@@ -456,7 +477,10 @@ def kept(
     if path.is_file():
         try:
             with np.load(path) as f: x, digest = f['x'], f['sha256']
-        except Exception: x = digest = np.zeros(0, np.uint8)
+        except MemoryError: raise
+        except Exception as e:
+            if isinstance(e, OSError) and e.errno: raise InputError(f'{path} cannot be read ({e.strerror})') from None
+            x = digest = np.zeros(0, np.uint8)
         if hashlib.sha256(x).digest() == digest.tobytes(): return x
         raise InputError(f'{path} is damaged; delete it, and it will be made again')
     x = np.ascontiguousarray(make())
@@ -480,6 +504,7 @@ def avatars(
 )->Dataset:
     """Cartoon faces, (3, size, size), with their nine factors. Rendered when first asked for (three seconds a
     thousand on one core). Raises `InputError` without the [faces] extra and for a damaged file."""
+    _one_of('split', split, 'train', 'valid', 'test'); _side(size)
     sizes = tuple(map(len, FACE.values()))
     order = torch.from_numpy(np.random.RandomState(0).permutation(math.prod(sizes))[:n])
     factors = digits_of(order, sizes)
@@ -551,6 +576,8 @@ def celeba(
     """CelebA (Liu et al. 2015), (3, size, size), its attributes (0 or 1) as factors. Read when first asked for,
     and kept in one .npz file beside the images: delete it after changing them. Raises `InputError` for what is
     missing or corrupt."""
+    _one_of('split', split, 'train', 'test'); _side(size)
+    if type(crop) is not int or not 1 <= crop <= 178: raise InputError(f'crop must be an integer from 1 to 178, the width of the images, found {crop!r}')
     folder = data_root(root)/'celeba'
     parquet = folder.is_dir() and any(folder.rglob('*.parquet'))
     images, attributes, names = (_celeba_parquet if parquet else _celeba_files)(folder, split)
@@ -582,7 +609,7 @@ def load_data(
     corrupt:str='refuse',  # or 'skip', for a folder of images
 )->Dataset:
     "The data set of that name. Raises `InputError` for an unknown one, another split, and missing or corrupt files."
-    if split not in ('train', 'test'): raise InputError(f"split must be 'train' or 'test', found {split!r}")
+    _one_of('split', split, 'train', 'test')
     seed = int(split == 'test')
     if name == 'ring': return mixture('ring', ring_centres(), .02, seed=seed)
     if name == 'grid': return mixture('grid', grid_centres(), .05, seed=seed)

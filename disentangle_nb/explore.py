@@ -94,7 +94,7 @@ def traverse(
 # %% ../nbs/08_explore.ipynb #45f905e2
 def by_class(match)->list:
     "The values of a categorical code in the order of the classes that they were matched to, unmatched ones last."
-    return np.argsort(np.where(np.asarray(match) < 0, len(match), match), kind='stable').tolist()
+    return np.argsort(np.where(np.asarray(match) < 0, np.inf, match), kind='stable').tolist()
 
 def plot_traversal(
     model,               # an InfoGAN
@@ -116,13 +116,13 @@ def plot_traversal(
     if alone: ax = plt.subplots(figsize=(5.2, 5.2*len(x)/steps + .8))[1]
     draw(ax, x[order.tolist()].flatten(0, 1), steps)
     cell = x.shape[-1] + 1
-    ax.set_yticks(np.arange(len(x))*cell + cell/2, [label(i) for i in order])
+    ax.set_yticks(np.arange(len(x))*cell + cell/2 if first else [], [label(i) for i in order] if first else [])
     if isinstance(code, Categorical):
         ax.set(title=title or f'{name}: its values top to bottom, other latents left to right')
     else:
         ax.set_xticks([cell/2, steps*cell/2, steps*cell - cell/2], ['-1', '0', '1'])
-        rows = 'the class matched to each category' if match is not None else 'the categorical code'
-        ax.set(title=title or f'{name} from -1 to 1; rows: {rows}')
+        rows = '; rows: the class matched to each category' if match is not None else '; rows: the categorical code' if first else ''
+        ax.set(title=title or f'{name} from -1 to 1{rows}')
     ax.title.set_fontsize(10); ax.tick_params(length=0)
     if alone: ax.figure.tight_layout()
     return ax.figure

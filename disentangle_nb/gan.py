@@ -159,7 +159,7 @@ class GAN(nn.Module):
         self.config, self.group = config, group
         c = config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)        # the GPUs' are left alone
             self.generator = generator(c.shape, self.latent_dim, c.width)
             self.discriminator = Discriminator((c.pack*c.shape[0], *c.shape[1:]), self.codes_dim, c.d_width, c.norm)
             if len(c.shape) == 1: orthogonal_(self)

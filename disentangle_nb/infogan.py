@@ -238,7 +238,7 @@ def separate_Q(
     "A recognition network of the same kind, trained from scratch on images that the finished generator makes."
     c, rng = model.config, torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         net = Discriminator(c.shape, model.codes_dim, c.d_width, c.norm)
     net = net.to(next(model.generator.parameters()).device)
     optimizer = torch.optim.Adam(net.parameters(), lr)

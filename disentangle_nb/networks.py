@@ -22,7 +22,7 @@ from .data import InputError
 def doublings(
     size:int,   # pixels a side
 )->tuple:       # (pixels at the base, number of doublings)
-    "Halve `size` while it is even and above 4. Raises `InputError` if a base of more than 8 is left."
+    "Halve `size` while it is even and above 4. Raises `InputError` if that leaves more than 8, or if there was nothing to halve."
     base, n = size, 0
     while base % 2 == 0 and base > 4: base, n = base//2, n+1
     if base > 8 or n == 0:
@@ -223,7 +223,7 @@ def judged(
     batch:int=100,          # at a time; more is slower, for want of cache
 )->tuple:                   # labels (N,) or (N, C) int64; features (N, 64*C)
     "What digits images show, and the features of the last layer but one. On the CPU."
-    if not x.isfinite().all(): raise ValueError('images must be finite numbers')
+    if x.dim() != 4 or not len(x) or not x.is_floating_point() or not x.isfinite().all(): raise ValueError(f'images must be finite numbers in [-1, 1], (N, C, H, W), one or more, found {x.dtype} of shape {tuple(x.shape)}')
     net = judge((1, *x.shape[2:]))
     features = torch.cat([net.features(b.flatten(0, 1)[:, None].float().cpu()) for b in x.split(batch)])
     labels = net.head(features).argmax(1).view(len(x), -1)

@@ -11,7 +11,7 @@ __all__ = ['PRECISIONS', 'MODELS', 'flatten', 'unflatten', 'map_tensors', 'write
            'load', 'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
-import copy, gc, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, warnings
+import copy, gc, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, uuid, warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import fields
@@ -67,9 +67,9 @@ def write_whole(
     path,           # the file
     write:Callable, # write(temporary path)
 ):
-    "Write a file atomically: a temporary one beside it, flushed to disk, then renamed. A failure leaves no trace."
+    "Write a file atomically: a temporary one of its own beside it, flushed to disk, then renamed. A failure leaves no trace."
     path = Path(path)
-    tmp = path.with_name(f'.{path.name}.tmp')
+    tmp = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}.tmp')
     try:
         write(tmp)
         flush(tmp)
@@ -106,7 +106,10 @@ def checksum(
 # %% ../nbs/03_training.ipynb #853062ed
 def save_tensors(path, tensors, **meta):
     "A flat dict of tensors, with metadata strings and a checksum."
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    tensors, seen = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, set()
+    for k, v in tensors.items():
+        if v.data_ptr() in seen: tensors[k] = v.clone()            # safetensors takes no tensor twice
+        seen.add(v.data_ptr())
     meta = {k: str(v) for k, v in meta.items()}
     about = json.dumps({**meta, 'sha256': checksum(tensors, meta)})
     data = safetensors.torch.save(tensors, {'about': about})       # one entry: safetensors writes several in any order
@@ -118,7 +121,9 @@ def read_tensors(path)->tuple:
     byte, and sums over such come out in another order. Raises `InputError` for a missing or broken one."""
     try:
         with safetensors.safe_open(path, 'pt') as f:
-            return {k: f.get_tensor(k).clone() for k in f.keys()}, json.loads((f.metadata() or {}).get('about', '{}'))
+            about = json.loads((f.metadata() or {}).get('about', '{}'))
+            if not isinstance(about, dict): raise ValueError('its metadata are no object')
+            return {k: f.get_tensor(k).clone() for k in f.keys()}, about
     except FileNotFoundError: raise InputError(f'{path} is missing') from None
     except Exception as e: raise InputError(f'{path} is not a whole safetensors file ({first_line(e)})') from None
 
@@ -147,7 +152,7 @@ def pick_device(
         else: name = 'mps' if torch.backends.mps.is_available() else 'cpu'
     if name.split(':')[0] == 'meta': raise InputError(f'device {name!r} computes nothing; try --device auto')
     try: return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as e:
+    except (RuntimeError, AssertionError, ImportError) as e:
         raise InputError(f'device {name!r} cannot be used here ({first_line(e).split(". ")[0]}); try --device auto') from None
 
 PRECISIONS = ('fp32', 'bf16', 'fp64')
@@ -158,6 +163,7 @@ def autocast(device, precision):
     parameters and moments stay float32; `fp64` makes double precision the default."""
     if precision not in PRECISIONS:
         raise InputError(f'unknown precision {precision!r}; there are {", ".join(PRECISIONS)}')
+    if precision == 'fp64' and device.type == 'mps': raise InputError('MPS has no double precision; try --device cpu')
     if precision == 'fp64': return _default_dtype(torch.float64)
     return torch.autocast(device.type, torch.bfloat16) if precision == 'bf16' else nullcontext()
 
@@ -176,18 +182,33 @@ def _repeatable():
     try: yield
     finally: torch.backends.cudnn.deterministic = before
 
+def _each(f, tree):
+    "`f` of every leaf of nested dicts, lists and tuples."
+    if isinstance(tree, dict): return {k: _each(f, v) for k, v in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        new = [_each(f, v) for v in tree]
+        return type(tree)(*new) if hasattr(tree, '_fields') else type(tree)(new)       # named tuples take their parts one by one
+    return f(tree)
+
 def _in_precision(tree, precision):
-    "Nested dicts, tuples and lists of tensors, doubled in precision if that is asked for."
-    if isinstance(tree, dict): return {k: _in_precision(v, precision) for k, v in tree.items()}
-    if isinstance(tree, (tuple, list)): return type(tree)(_in_precision(v, precision) for v in tree)
-    return tree.double() if precision == 'fp64' and torch.is_tensor(tree) and tree.is_floating_point() else tree
+    "A tree of tensors, doubled in precision if that is asked for."
+    return _each(lambda t: t.double() if precision == 'fp64' and torch.is_tensor(t) and t.is_floating_point() else t, tree)
+
+def _seed(n, device):
+    "Seed the generators of the CPU and of the device, and of no other."
+    torch.default_generator.manual_seed(n)
+    if device.type == 'cuda':
+        with torch.cuda.device(device): torch.cuda.manual_seed(n)
+    if device.type == 'mps': torch.mps.manual_seed(n)
 
 # %% ../nbs/03_training.ipynb #95daff34
 def join(
-    device:str='auto',  # as for `pick_device`
+    device:str='auto',  # as for `pick_device`; of several processes 'auto', 'cpu' or 'cuda'
 )->tuple:               # (group, device); the group is `None` for a process that is alone
-    "Join the processes that this one was launched with. Raises `InputError` if `accelerate` is missing."
+    "Join the processes that this one was launched with. Raises `InputError` for another device, and if `accelerate` is missing."
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return None, pick_device(device)
+    if device not in ('auto', 'cpu', 'cuda'): raise InputError(f'of several processes each has a device of its own: auto, cpu or cuda, not {device!r}')
+    if device == 'cuda': pick_device(device)
     try: from accelerate import PartialState
     except ImportError: raise InputError('several processes need accelerate: pip install "disentangle_nb[scale]"') from None
     state = PartialState(cpu=device == 'cpu')
@@ -205,11 +226,12 @@ def processes(group)->tuple:
     return (0, 1) if group is None else (torch.distributed.get_rank(group), torch.distributed.get_world_size(group))
 
 def share(x, group):
-    "This process's share of a tensor or of a tuple of tensors: an equal part of the first dimension."
-    if isinstance(x, tuple): return tuple(share(t, group) for t in x)
+    "This process's share of a batch, a tensor or tuples, lists and dicts of such: an equal part of the first dimension."
     number, n = processes(group)
-    if len(x) % n: raise ValueError(f'a batch of {len(x)} cannot be split evenly over {n} processes')
-    return x.chunk(n)[number]
+    def part(t):
+        if len(t) % n: raise ValueError(f'a batch of {len(t)} cannot be split evenly over {n} processes')
+        return t.chunk(n)[number]
+    return _each(part, x)
 
 # %% ../nbs/03_training.ipynb #265c502b
 def from_first(
@@ -284,10 +306,14 @@ def checkpoints(out)->list:
     return sorted((Path(out)/'checkpoint').glob('[0-9]'*9 + '.safetensors'))
 
 # %% ../nbs/03_training.ipynb #78151396
+def _left_over(path):
+    "Whether a file is one that `write_whole` could not end, as its process was killed."
+    return path.name.startswith('.') and path.name.endswith('.tmp')
+
 def _stillborn(out):
     "Whether a folder has nothing but what `fit` writes before its first step: no checkpoint, no metrics yet."
     logs = ('metrics.jsonl', 'timings.jsonl')
-    return (out/logs[0]).is_file() and not checkpoints(out) and all(p.name in ('config.json', 'checkpoint') or p.name in logs and not p.stat().st_size for p in out.iterdir())
+    return (out/logs[0]).is_file() and not checkpoints(out) and all(p.name in ('config.json', 'checkpoint') or _left_over(p) or p.name in logs and not p.stat().st_size for p in out.iterdir())
 
 def check_run(
     out,            # the folder
@@ -306,7 +332,7 @@ def check_run(
         _check_same(out, old, config)
         if config.get('steps', 0) < old['steps']:
             raise InputError(f'{out} was asked for {old["steps"]} steps; steps may grow on resume, not shrink')
-    elif out.exists() and not there.exists() and (checkpoints(out) or any(p.name not in ('checkpoint', '.config.json.tmp') for p in out.iterdir())):
+    elif out.exists() and not there.exists() and (checkpoints(out) or any(p.name != 'checkpoint' and not _left_over(p) for p in out.iterdir())):
         raise InputError(f'{out} is not empty and holds no run; choose another folder')
     return out
 
@@ -363,7 +389,7 @@ def load_checkpoint(
     for path in reversed(checkpoints(out)):
         try: flat, meta = load_tensors(path)
         except InputError as e: damaged.append((path, e)); continue
-        if config: _check_same(path, json.loads(meta['config']), json.loads(json.dumps(config)))
+        if config: _check_same(path, json.loads(meta['config']) or {}, json.loads(json.dumps(config)))
         state = unflatten(flat, state, 'state')
         rng.set_state(flat['rng/run'])
         torch.set_rng_state(flat['rng/cpu'])
@@ -507,7 +533,9 @@ def tensorboard(
 
 # %% ../nbs/03_training.ipynb #84937a74
 def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, tracker):
-    "Open a run's folder: `(state, step, log, files)`."
+    "Open a run's folder, which is held: `(state, step, log, files)`."
+    for p in (*out.iterdir(), *(out/'checkpoint').iterdir()):
+        if _left_over(p): p.unlink(missing_ok=True)
     state, done = load_checkpoint(out, state, rng, device, config)
     log, clock = (read_jsonl(out/name) for name in ('metrics.jsonl', 'timings.jsonl'))
     if log and log[-1]['step'] >= done + checkpoint_every + log_every:
@@ -523,7 +551,7 @@ def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, 
 def fit(
     step:Callable,              # step(state, batch, rng) -> (state, metrics), metrics a dict of 0-d tensors
     state:dict,                 # nested dict of tensors
-    batches:Callable,           # batches(rng) -> a batch, on `device`
+    batches:Callable,           # batches(rng) -> a batch, on `device`: a tensor, or tuples, lists or dicts of tensors
     *,
     steps:int,                  # in all, counted from the run's beginning
     rng:torch.Generator,        # decides batches and latents; its seed, the global generators
@@ -542,6 +570,8 @@ def fit(
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
     """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being
     finite, `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
+    for name, value, least in (('steps', steps, 0), ('log_every', log_every, 1), ('checkpoint_every', checkpoint_every, 1), ('picture_every', picture_every, 1)):
+        if type(value) is not int or value < least: raise InputError(f'{name} must be an integer >= {least}, found {value!r}')
     autocast(torch.device(device), precision)        # is there such a precision?
     device, log, done, files, first = torch.device(device), [], 0, None, processes(group)[0] == 0
     state = _in_precision(map_tensors(lambda t: t.to(device), state), precision)
@@ -550,7 +580,7 @@ def fit(
     if progress is None: progress = in_notebook() or sys.stderr.isatty()
     with ExitStack() as held, _repeatable(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
         if out: from_first(lambda: held.enter_context(hold(out)), group)
-        torch.manual_seed(rng.initial_seed())
+        _seed(rng.initial_seed(), device)
         if out:
             def begin():
                 nonlocal files
@@ -576,7 +606,7 @@ def fit(
                     raise Interrupted(f'interrupted by {signal.Signals(signalled).name} after step {at}{kept}', signalled)
                 if picture and first and (at % picture_every == 0 or last):
                     with room(out, at) if out else nullcontext(), files.aside() if files else nullcontext(): picture(state, at)
-            if stop: raise Interrupted(f'interrupted by {stop[0].name} after the last step; the same command with --resume does the rest', stop[0])
+            if stop and out: raise Interrupted(f'interrupted by {stop[0].name} after the last step; the same command with --resume does the rest', stop[0])
     return state, log
 
 # %% ../nbs/03_training.ipynb #615bf0b7
@@ -640,7 +670,7 @@ def load(
     verify(file, weights, meta)
     if at > int(meta.get('step', at)): warnings.warn(f'{file} is of step {meta["step"]}, and the run has gone on to step {at} of {config.get("steps")}; --resume ends it', stacklevel=2)
     model.load_state_dict(weights)
-    return model.to(device).eval()
+    return model.to(pick_device(str(device))).eval()
 
 # %% ../nbs/03_training.ipynb #ec7175d7
 class _Decoder(nn.Module):

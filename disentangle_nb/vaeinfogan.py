@@ -89,7 +89,7 @@ class VAEInfoGAN(InfoGAN):
         super().__init__(config, seed, group)
         c = config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + 1)
+            torch.default_generator.manual_seed(seed + 1)
             self.encoder = Encoder(c.shape, sum(self.posterior_widths.values()), c.e_width, 'batch')
         with torch.device('meta'): shadow = Features(c.shape, self.codes_dim, c.d_width, c.norm)
         self._E, self._features = stateful(self.encoder, group), stateless(shadow, group)
