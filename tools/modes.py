@@ -250,7 +250,7 @@ def floors(path=SAMPLES/'modes'/'floors.json', seed=0):
 def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     "Train and record what a verb stands for."
     make = {'search': search_runs, 'second': second_runs, 'test': test_runs, 'steps': lambda *_: steps_runs(), 'again': lambda data, arms: again_runs(data)}[what]
-    if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train; which runs are next is known after the search')
+    if not (runs := make(data, arms)): return print(f'{what} of {data}: nothing to train, or not before the search')
     train(runs, root, jobs, dry, missing)
     if dry: return
     record(make(data), root)
