@@ -70,7 +70,7 @@ def _debias(beta, t):
 
 # %% ../nbs/02_unroll.ipynb #443d95f4
 def _check_hyper(**hyper):
-    "Raise `ValueError` for a number that no optimiser can use; betas and alpha must be below 1."
+    "Raise `ValueError` for a number that no optimiser can use; betas and alpha must be below 1. Of a tensor only the shape is looked at."
     for name, v in hyper.items():
         below = 1 if name in ('betas', 'alpha') else math.inf
         for x in v if isinstance(v, (tuple, list)) else (v,):
@@ -86,8 +86,8 @@ def sgd(
     nesterov=False,      # look along the sum once more
     weight_decay=0.,     # L2 penalty, added to the gradient
 )->Optimizer:
-    """Stochastic gradient descent, update for update `torch.optim.SGD`. Any number, all >= 0, may be a tensor. Raises
-    `ValueError` for others."""
+    """Stochastic gradient descent, update for update `torch.optim.SGD`. Any number, all >= 0, may be a tensor
+    of no dimension, whose value is not checked. Raises `ValueError` for others."""
     _check_hyper(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
     has, damps, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, dampening, weight_decay))
     if nesterov and (damps or not has): raise ValueError('nesterov needs a momentum and no dampening')
@@ -109,8 +109,8 @@ def adam(
     *, _decoupled=False,
 )->Optimizer:
     """Adam (Kingma and Ba 2015, algorithm 1), update for update `torch.optim.Adam`, with `sqrt(v + 1e-24) + eps`
-    for a finite gradient at `v = 0`. Any number may be a tensor. Raises `ValueError` for one below 0, and for
-    betas that are not two numbers in [0, 1)."""
+    for a finite gradient at `v = 0`. Any number may be a tensor of no dimension, whose value is not checked.
+    Raises `ValueError` for a number below 0, and for betas that are not two in [0, 1)."""
     if not (isinstance(betas, (tuple, list)) and len(betas) == 2): raise ValueError(f'betas must be two numbers in [0, 1), found {betas!r}')
     _check_hyper(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
     decays = torch.is_tensor(weight_decay) or weight_decay != 0
@@ -147,7 +147,8 @@ def rmsprop(
     centered=False,      # divide by the standard deviation instead of the root mean square
 )->Optimizer:
     """RMSprop (Tieleman and Hinton 2012), update for update `torch.optim.RMSprop`, with the same root as `adam`.
-    Any number may be a tensor. Raises `ValueError` for one below 0, and for an alpha that is not below 1."""
+    Any number may be a tensor of no dimension, whose value is not checked. Raises `ValueError` for a number below 0, and
+    for an alpha that is not below 1."""
     _check_hyper(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     has, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, weight_decay))
     keys = ['square_avg'] + ['momentum_buffer']*has + ['grad_avg']*centered
@@ -284,7 +285,7 @@ def _once(node):
     backward = getattr(getattr(type(node), '_forward_cls', None), 'backward', None)
     # `once_differentiable` wraps `backward` in a function of torch.autograd.function
     wrapped = hasattr(backward, '__wrapped__') and backward.__globals__['__name__'] == 'torch.autograd.function'
-    return wrapped or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
+    return wrapped or getattr(backward, 'once', False) or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
 
 # %% ../nbs/02_unroll.ipynb #0d99bccf
 def _twice(module, args, out):
@@ -406,13 +407,23 @@ def _verify(run, then, now):
     if run.device.type == 'meta': return
     then, now = torch.stack(then), torch.stack(now)
     with run.autocast: rough = torch.is_autocast_enabled(run.device.type)
-    close = .03 if rough else torch.finfo(then.dtype).eps**.5
+    eps = torch.finfo(then.dtype).eps
+    close = 32*eps if run.exact else .03 if rough else eps**.5
     if torch.allclose(now, then, close, close, equal_nan=True): return
     k = int((~torch.isclose(now, then, close, close, equal_nan=True)).nonzero()[0])
     raise RuntimeError(f'the loss of inner step {k} was {then[k].item():.6g}, and is {now[k].item():.6g} when it is replayed: it must draw random numbers from the global '
                        'generator only, and what it reads beside params and inputs (buffers, say) must stay as it is until backward; or use remat=False')
 
 # %% ../nbs/02_unroll.ipynb #0c82e584
+def _once_only(backward):
+    "For `backward` of an `autograd.Function`: that its result has no derivative is told, where `once_differentiable` may return it as a constant."
+    @functools.wraps(backward)
+    def once(ctx, *grads):
+        if torch.is_grad_enabled(): raise RuntimeError('the replay of unrolled steps can be differentiated once; for a derivative of its gradient (create_graph=True) use unroll(..., remat=False)')
+        return backward(ctx, *grads)
+    once.once = True
+    return once
+
 def _add(a, b): return b if a is None else a if b is None else a + b
 
 def _cut(items, n, m): return items[:n], items[n:n+m], items[n+m:]
@@ -437,7 +448,7 @@ class _Replay(torch.autograd.Function):
         return tuple(p.clone() if p is params[n] else p for n, p in s[0].items())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @_once_only
     def backward(ctx, *grads):
         run = ctx.run
         *start, hyper, inputs = _fill(run.tree, iter(ctx.saved_tensors))
@@ -519,11 +530,12 @@ def unroll(
     """`theta_K` after K differentiable steps of `optimizer` (Metz et al. 2016, Eq. 6-7).
     It is attached to `params`, to every input that requires grad and to tensor hyperparameters.
     `steps=0` returns `params` itself. Nothing passed in is changed. A parameter that is to stay goes into the loss, not into `params`.
-    A replay takes the loss to repeat itself: it may draw from the global random generators only.
+    A replay takes the loss to repeat itself: it may draw from the global random generators only. It can be differentiated once;
+    for a derivative of that gradient (`create_graph=True`) use `remat=False`.
     With `compile` on a GPU the loss must not keep tensors, nor look at state deeper than attributes of the objects
     it sees: of that, what was there when it was recorded counts.
     Raises `TypeError` or `ValueError` for arguments that cannot work,
-    `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice, and in backward for a loss that does not repeat itself."""
+    `RuntimeError` (here or in backward) naming a module that cannot be differentiated twice, and in backward for a loss whose values are not repeated, and for `create_graph=True`."""
     inputs, state = _checked_inputs(inputs, steps, return_first), _checked_state(params, optimizer, state)
     hyper = optimizer.hyper
     needed, device = torch.is_grad_enabled(), next(iter(params.values())).device
@@ -534,7 +546,7 @@ def unroll(
     check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
     run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first,
-                          device=device, autocast=_autocast_of(device), engine=engine, check=check, group=group)
+                          device=device, autocast=_autocast_of(device), engine=engine, check=check, group=group, exact=device.type == 'cpu' and not compile)
     if compile and group: run.engine.give_up('the processes of a group talk in every step')
     if steps == 0:
         if not return_first: return params
@@ -544,6 +556,7 @@ def unroll(
     if not graph:
         theta = dict(zip(params, _Replay.apply(run, *_flat(tree))))
         return (theta, run.first) if return_first else theta
+    params = {n: p.view_as(p) for n, p in params.items()}      # an input that was made from them is not stepped
     for k in range(steps):
         s = (params, state) if k == 0 else s
         x = inputs[k % len(inputs)]
