@@ -449,12 +449,16 @@ def on_signals(
 
 @contextmanager
 def _signals():
-    "A list that SIGINT and SIGTERM are added to as they come; an impatient second one raises `KeyboardInterrupt`."
+    "A list that SIGINT and SIGTERM are added to as they come; an impatient second one raises `KeyboardInterrupt`. In a `fit` within a `fit` it stays empty: the outer one stops."
     got, since = [], []
+    if getattr(signal.getsignal(signal.SIGINT), 'of_fit', False):
+        yield got
+        return
     def note(number, frame):
         if since and time.monotonic() > since[0] + 1: raise KeyboardInterrupt
         got.append(signal.Signals(number))
         since.append(time.monotonic())
+    note.of_fit = True
     with on_signals(note): yield got
 
 # %% ../nbs/03_training.ipynb #97fc761a
@@ -563,7 +567,7 @@ def fit(
     group=None,                 # the processes that share each batch (`join`)
     log_every:int=10,           # steps between metrics
     checkpoint_every:int=100,   # steps between checkpoints
-    picture:Callable=None,      # picture(state, step), called every `picture_every` steps and at the end
+    picture:Callable=None,      # picture(state, step), called every `picture_every` steps and at the end; for the step that a run goes on from once more, if it was due there
     picture_every:int=500,
     progress:bool=None,         # a progress bar; None: in a terminal and in a live notebook only
     tracker:Callable=None,      # tracker(out, step) gives a tracker of accelerate's (`tensorboard`): metrics go there too
@@ -590,6 +594,10 @@ def fit(
             state = map_tensors(lambda t: t.to(device), state)
             rng.set_state(states[0]); torch.set_rng_state(states[1])
         with closing(files) if files else nullcontext(), _signals() as stop, tqdm(total=steps, initial=done, disable=not (progress and first), unit='step', mininterval=.5) as bar:
+            def show_if_due(at):
+                if not (picture and first and (at % picture_every == 0 or at == steps)): return
+                with room(out, at) if out else nullcontext(), files.aside() if files else nullcontext(): picture(state, at)
+            if done: show_if_due(done)          # the run may have been stopped before
             for at in range(done+1, steps+1):
                 with autocast(device, precision): state, metrics = step(state, share(_in_precision(batches(rng), precision), group), rng)
                 _check_finite(metrics, at)
@@ -604,8 +612,7 @@ def fit(
                 if signalled:
                     kept = '; it is saved: the same command with --resume goes on from there' if out else ''
                     raise Interrupted(f'interrupted by {signal.Signals(signalled).name} after step {at}{kept}', signalled)
-                if picture and first and (at % picture_every == 0 or last):
-                    with room(out, at) if out else nullcontext(), files.aside() if files else nullcontext(): picture(state, at)
+                show_if_due(at)
             if stop and out: raise Interrupted(f'interrupted by {stop[0].name} after the last step; the same command with --resume does the rest', stop[0])
     return state, log
 
