@@ -109,7 +109,7 @@ class GANConfig(_Checked):
     alternating:bool=False       # D moves first, and G answers the D that has moved
     fresh:bool=False             # a batch of its own for every unrolled step after the first
     remat:bool=False             # replay those steps in backward: less memory, more time (chapter 02)
-    compile:bool=False           # compile a step and its adjoint: faster, after about half a minute; on a GPU, record them (chapter 02)
+    compile:bool=False           # compile a step and its adjoint (on a GPU, record them): after half a minute or more faster for points, and on a GPU; on a CPU slower for images (chapter 13)
     loss:str='saddle'            # of G: saddle (Metz et al.) or nonsaturating
     lr:float=1e-4                # Adam's learning rate for D
     lr_ratio:float=1.            # learning rate of G (and of an encoder), as a multiple of D's
@@ -117,7 +117,7 @@ class GANConfig(_Checked):
     beta2:float=.999             # Adam's decay of the mean square
     decay:int=0                  # the step at which the learning rates reach 0, after falling evenly over the second half; 0 for rates that stay
     pack:int=1                   # items that D judges together (PacGAN: Lin et al. 2018), in a model without Q
-    penalty:float=0.             # gamma, the weight of the gradient penalty on real items (R1: Mescheder et al. 2018)
+    penalty:float=0.             # weight of the gradient penalty on real items (the gamma of R1: Mescheder et al. 2018)
 
     def __post_init__(self):
         self._want('shape', lambda v: len(v) in (1, 3) and all(type(n) is int and n > 0 for n in v), '(dimensions,) or (channels, height, width)')
@@ -293,7 +293,7 @@ def draw(self:GAN,
     state:dict,             # of all players
     theta:dict,             # parameters of those who make items, to be differentiated: 'G' -> a dict
     rng:torch.Generator,    # in the same state in all processes
-)->tuple:                   # (generated items, their latent, 'G' -> new buffers, what `losses` wants beside)
+)->tuple:                   # (generated items, their latent, 'G' -> new buffers, what `losses` gets as `beside`: here None, in chapter 06 the encoder's posterior)
     "Latents from their prior, and what G makes of them in training mode."
     latents = self.sample_latent(len(x)*processes(self.group)[1], rng, x.device)
     latent = {k: share(v, self.group) for k, v in latents.items()}
@@ -339,7 +339,7 @@ def step(self:GAN,
     x:Tensor,               # (B*self.batches, *shape), real items, or this process's share of them
     rng:torch.Generator,    # for the latents, in the same state in all processes
 )->tuple:                   # (the next state, metrics)
-    """One simultaneous step of both players; D's is the first of the K unrolled ones (Metz et al. 2016, Eq. 9-11). Metrics, each
+    """One step of both players, simultaneous unless `alternating`; D's is the first of the K unrolled ones (Metz et al. 2016, Eq. 9-11), and more follow with `d_steps`. Metrics, each
     (): `d_loss`, all that D descends, `g_loss` and other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for
     items that cannot be divided into batches."""
     c, D = self.config, state['D']

@@ -34,11 +34,12 @@ class Categorical:
     def sample(self, b, rng): return torch.randint(self.n, (b,), generator=rng, device=rng.device)   # (b,) int64
     def encode(self, c):                                  # (B, n); weights that are given as (B, n) stay as they are
         if c.ndim == 2 and c.shape[1] == self.n: return c
+        whole = not (c.is_floating_point() or c.is_complex() or c.dtype == torch.bool)
         try:
-            if c.ndim == 1: return F.one_hot(c, self.n).to(torch.get_default_dtype())
-        except RuntimeError: pass                         # no integers, or others
-        raise InputError(f'{self.name} must be (B,) integers from 0 to {self.n - 1}, or (B, {self.n}) weights, found {c.dtype} of shape {tuple(c.shape)}, {c.min()} to {c.max()}')
-    def nll(self, q, c): return F.cross_entropy(q, c)     # -log Q(c|x), nats, batch mean
+            if c.ndim == 1 and whole: return F.one_hot(c.long(), self.n).to(torch.get_default_dtype())
+        except RuntimeError: pass                         # others
+        raise InputError(f'{self.name} must be (B,) integers from 0 to {self.n - 1}, or (B, {self.n}) weights, found {c.dtype} of shape {tuple(c.shape)}' + (f', {c.min()} to {c.max()}' if c.numel() else ''))
+    def nll(self, q, c): return F.cross_entropy(q, c, ignore_index=-2**62)     # -log Q(c|x), nats, batch mean; no number stands for "ignore this one"
     def read(self, q): return q.argmax(1)                 # the likeliest value, (B,) int64
     def values(self, k): return torch.arange(self.n)      # all values (`k` is for continuous codes)
 
@@ -57,6 +58,7 @@ class Continuous:
         if c.ndim == 1 and c.is_floating_point(): return c[:, None]
         raise InputError(f'{self.name} must be (B,) floating-point numbers, found {c.dtype} of shape {tuple(c.shape)}')
     def nll(self, q, c):                                  # -log Q(c|x), nats, batch mean
+        if len(q) != len(c): raise InputError(f'{len(q)} outputs of Q for {len(c)} values of {self.name}')
         return ((self.encode(c)[:, 0] - q[:, 0])**2).mean()/(2*self.sigma**2) + math.log(2*math.pi*self.sigma**2)/2
     def read(self, q): return q[:, 0]                     # the mean, (B,)
     def values(self, k): return torch.linspace(-1, 1, k)  # `k` values evenly
@@ -110,7 +112,7 @@ class InfoGANConfig(GANConfig):
     cats:tuple=(10,)             # the number of values of each categorical code
     conts:int=2                  # continuous codes, uniform on [-1, 1]
     info:float=1.                # lambda, the weight of the information loss
-    cont_weight:float=.1         # the continuous codes' share in it
+    cont_weight:float=.1         # weight in it of each continuous code's loss, where a categorical one's is 1
     sigma:float=1.               # standard deviation of Q for continuous codes
     stop_q:bool=False            # keep the information loss out of the trunk, the layers that Q shares with D
 
@@ -217,12 +219,14 @@ def infer(self:InfoGAN, x)->dict:
 def agreement(
     codes,
     q:dict,         # Q's output for G(z, c), by code, as `posterior` gives it
-    latent:dict,    # what went in
+    latent:dict,    # what went in; of a categorical code, values or weights
 )->dict:            # name -> -1 to 1
     """How well codes are read: the share of right values (chance 1/n), or the correlation with the number that
-    went in (chance 0)."""
+    went in (chance 0). Raises `InputError` for outputs and codes of different number."""
     def one(c):
         read, true = c.read(q[c.name].cpu()), latent[c.name].cpu()
+        if len(read) != len(true): raise InputError(f'{len(read)} outputs of Q for {len(true)} values of {c.name}')
+        if isinstance(c, Categorical) and true.ndim == 2: true = c.read(true)
         if isinstance(c, Categorical): return (read == true).float().mean().item()
         return 0. if min(v.std(correction=0) for v in (read, true)) == 0 else torch.corrcoef(torch.stack([read, true.to(read.dtype)]))[0, 1].item()
     return {c.name: one(c) for c in codes}

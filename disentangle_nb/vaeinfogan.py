@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from .data import InputError
 from .gan import player, stateful
 from .infogan import Categorical, Continuous, InfoGAN, InfoGANConfig
 from .networks import Encoder, Features
@@ -29,12 +30,12 @@ def kl_normal(
 
 # %% ../nbs/06_vaeinfogan.ipynb #ae16859e
 def to_uniform(u:Tensor)->Tensor:
-    "`2 Phi(u) - 1`: a standard normal becomes uniform on (-1, 1)."
+    "`2 Phi(u) - 1`: a standard normal becomes uniform on [-1, 1] (the ends by rounding, in single precision beyond |u| = 5.4)."
     return torch.erf(u/2**.5)
 
 # %% ../nbs/06_vaeinfogan.ipynb #3738f199
 def kl_categorical(
-    logits:Tensor,    # (B, n), unnormalised
+    logits:Tensor,    # (B, n), unnormalised, finite
 )->Tensor:            # (B,), nats, 0 to log n
     "`KL(Cat(softmax(logits)) || uniform) = log n - H`."
     logp = logits.log_softmax(1)
@@ -58,7 +59,7 @@ class VAEInfoGANConfig(InfoGANConfig):
     noise:int=32                 # dimension of z, standard normal
     cats:tuple=()                # the number of values of each categorical code
     conts:int=10                 # continuous codes, uniform on [-1, 1]
-    cont_weight:float=5.         # their share in the information loss
+    cont_weight:float=5.         # weight of each continuous code's information loss, where a categorical one's is 1
     norm:str='group'             # normalisation in D and Q: none, batch, group or spectral
     e_width:int=16               # of the encoder: channels of its first layer, or hidden units
     similarity:str='features'    # where reconstructions are compared: features (of D's last convolution), layers (all, and pixels) or pixels
@@ -131,7 +132,7 @@ def kl(self:VAEInfoGAN, q)->Tensor:
 
 @patch
 def sample_posterior(self:VAEInfoGAN, q, rng)->dict:
-    "A latent for each image, differentiable: codes as numbers in (-1, 1), categories as points of the simplex."
+    "A latent for each image, differentiable: codes as numbers in [-1, 1], categories as points of the simplex."
     n = len(q['z'][0])*processes(self.group)[1]
     device = q['z'][0].device
     latent = {}
@@ -170,8 +171,9 @@ def plays(self:VAEInfoGAN)->bool:
 # %% ../nbs/06_vaeinfogan.ipynb #2c441f48
 @patch
 def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
-    """Squared differences of two batches, (B, n), in pixels or in D's features (`theta`: its parameters and buffers); of several layers, each has the
-    same share in the mean."""
+    """Squared differences of two batches of equal size, (B, n), in pixels or in D's features (`theta`: its parameters and buffers); of several layers, each has the
+    same share in the mean. Raises `InputError` for batches of two shapes."""
+    if x.shape != recon.shape: raise InputError(f'the batches must have one shape, found {tuple(x.shape)} and {tuple(recon.shape)}')
     if self.config.similarity == 'pixels': return (x - recon).flatten(1)**2
     layers = self._features(theta, torch.cat([x, recon]))
     if self.config.similarity == 'features': layers = layers[-1:]
