@@ -6,8 +6,8 @@
 __all__ = ['MOST', 'SIZED', 'settings', 'first_categorical', 'read_codes', 'category_match', 'evaluate_categories',
            'evaluate_factors', 'evaluate_alignment', 'evaluate_readings', 'evaluate_strokes', 'evaluate_images',
            'evaluation', 'cpu_threads', 'pixels', 'contents', 'plan', 'train', 'sweep_runs', 'runs_in', 'planned',
-           'read_evaluation', 'finished', 'run_once', 'sweep', 'summary', 'plot_summary', 'parser', 'measured_controls',
-           'main']
+           'check_earlier', 'read_evaluation', 'finished', 'run_once', 'sweep', 'summary', 'plot_summary', 'parser',
+           'measured_controls', 'main']
 
 # %% ../nbs/09_cli.ipynb #4092b217
 import argparse, csv, json, math, os, re, shlex, signal, subprocess, sys, warnings
@@ -111,7 +111,7 @@ def evaluate_alignment(model, choose, score, seed=0, n=5000)->dict:
     found, other = (_read_factors(model, d, seed, n) for d in (choose, score))
     if not (found and other): return {}
     codes, factors, names, varying = found
-    varying = [j for j in varying if j in other[3]]
+    if not (varying := [j for j in varying if j in other[3]]): return {}
     best = alignment(codes, factors[:, varying], _discrete(model))['code']
     got = alignment(other[0], other[1][:, varying], _discrete(model), best)
     return {f'{what}_{score.factor_names[j]}': names[v] if what == 'code' else float(v) for what in ('code', 'nmi', 'gap') for j, v in zip(varying, got[what])}
@@ -271,8 +271,9 @@ def train(
     show = refreshing() if in_notebook() and progress is not False else None
     def picture(state, at):
         net.put(state)
-        if evaluate_every and at % evaluate_every == 0:
-            rows = [r for r in read_jsonl(out/'evaluations.jsonl') if r['step'] < at] + [{'step': at, **evaluation(net, *splits)}]
+        rows = read_jsonl(out/'evaluations.jsonl') if evaluate_every and at % evaluate_every == 0 else [{'step': at}]
+        if not any(r['step'] == at for r in rows):
+            rows = [r for r in rows if r['step'] < at] + [{'step': at, **evaluation(net, *splits)}]
             write_whole(out/'evaluations.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
         if at % picture_every and at < asked['steps']: return
         save_pictures(net, out, traversals=False)
@@ -321,18 +322,34 @@ def runs_in(
 
 # %% ../nbs/09_cli.ipynb #5c784c7a
 def planned(runs:list)->list:
-    """The runs of `sweep_runs`, each with the steps it will have. Raises `InputError` if one of them cannot start
+    """The runs of `sweep_runs`, each with all that it will be (`asked`), its steps apart. Raises `InputError` if one of them cannot start
     or go on."""
     load, checked = cache(load_data), []
     for run in runs:
+        if 'asked' in run: checked.append(run); continue
         found, rest = parser().parse_known_args(run['command'])
         if rest: raise InputError(f'unrecognized arguments: {" ".join(rest)}; see: disentangle {" ".join(run["command"][:2])} --help')
         options = {k: v for k, v in vars(found).items() if v is not None}
         if options.pop('track', False): need_tensorboard()
         for k in ('command', 'progress', 'evaluate_every'): options.pop(k, None)
         options['device'] = pick_device(options['device'])
-        checked.append({**run, 'steps': plan(**options, load=load)[1]['steps']})
+        asked = plan(**options, load=load)[1]
+        checked.append({**run, 'asked': asked, 'steps': asked['steps']})
     return checked
+
+def check_earlier(
+    runs:list,      # as of `planned`
+    earlier:list,   # as of `runs_in`
+):
+    "Raise `InputError` if numbers of earlier runs cannot stand in one table: other models or data, or other settings (but for K) under the same name of an arm."
+    def settings(config): return {**{k: config.get(k) for k in ('model', 'data', 'batch_size', 'precision')}, **{k: v for k, v in config['config'].items() if k not in ('unroll', 'remat', 'compile')}}
+    for old in earlier:
+        was = settings(read_config(old['out']))
+        for run in runs:
+            now = settings(json.loads(json.dumps(run['asked'])))
+            names = ('model', 'data') if old['arm'] != run['arm'] else {**was, **now}
+            if other := next((k for k in names if was.get(k) != now.get(k)), None):
+                raise InputError(f'{old["out"]} is there already, and its {other} is {was.get(other)}, not {now.get(other)}; choose another --out' + ', or another name for the --arm'*(other not in ('model', 'data')))
 
 def read_evaluation(
     path,       # a run's folder
@@ -381,7 +398,7 @@ def run_once(
 
 # %% ../nbs/09_cli.ipynb #23dc3416
 def sweep(
-    runs:list,          # from `sweep_runs`
+    runs:list,          # from `sweep_runs`, or `planned`
     jobs:int=1,         # at a time
     engine:str='local', # or 'ray': on a Ray cluster, whose nodes see the same folders
     say=print,
@@ -407,8 +424,8 @@ def sweep(
 # %% ../nbs/09_cli.ipynb #91ef3348
 def summary(
     runs:list,          # from `sweep_runs`; left out are those with a missing or damaged file, or whose evaluation is not of their last step
-)->list:                # a dict for each: arm, k, seed, steps, evaluation, last metrics, CPU time
-    "The numbers of finished runs."
+)->list:                # a dict for each: arm, k, seed, evaluation, last metrics and their step, CPU time
+    "The numbers of finished runs. Where evaluation and training have a metric of one name, the evaluation's."
     rows = []
     for r in runs:
         if not (r['out']/'evaluation.json').is_file(): continue
@@ -418,7 +435,7 @@ def summary(
         except InputError: continue
         if step != str(last['metrics'].get('step')): continue
         result = {k: v for k, v in found.items() if isinstance(v, (int, float))}
-        rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
+        rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], **result, 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
 
 # %% ../nbs/09_cli.ipynb #12424182
@@ -465,7 +482,7 @@ def _text(text):
     return text
 
 def _ints(text):
-    try: return tuple(int(t) for t in text.split(',') if t)
+    try: return tuple(int(t) for t in text.split(',') if t and text != 'none')
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be integers separated by commas, found {text!r}') from None
 
@@ -565,7 +582,7 @@ def parser():
     _add(p, 'n', _number(int, 1), 'samples (default: 64)', default=64)
     _add_seed(p, 'the latents')
     _add(p, 'out', str, 'a .png file, or a .gif in which they move through the latent space (default: samples.png)', default='samples.png')
-    _add(p, 'codes', str, 'of a .gif: the codes that move from one end to the other, with commas, a row for each; by default all that there is')
+    _add(p, 'codes', str, 'of a .gif: the codes that move from one end to the other, with commas, a row for each (default: none; samples walk from latent to latent)')
 
     def of_images(name, help, what='image files; by default test images of the data that it was trained on'):
         p = commands.add_parser(name, help=help, allow_abbrev=False)
@@ -793,8 +810,10 @@ def _sweep(model, unroll, seeds, arm, out, jobs, engine, rest):
     near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     if not (near.is_dir() and os.access(near, os.W_OK)): raise InputError(f'{out} cannot be made or written in; choose another folder')
     runs = sweep_runs(model, out, unroll, seeds, arms or {'': []}, rest)
+    others = [r for r in runs_in(out) if r['out'] not in {r['out'] for r in runs}]
+    check_earlier(runs := planned(runs), others)
     failed = sweep(runs, jobs, engine)
-    earlier = summary([r for r in runs_in(out) if r['out'] not in {r['out'] for r in runs}])
+    earlier = summary(others)
     if rows := summary(runs) + earlier:
         keys = list(dict.fromkeys(k for r in rows for k in r))
         def write(p):
