@@ -271,9 +271,8 @@ def train(
     show = refreshing() if in_notebook() and progress is not False else None
     def picture(state, at):
         net.put(state)
-        rows = read_jsonl(out/'evaluations.jsonl') if evaluate_every and at % evaluate_every == 0 else [{'step': at}]
-        if not any(r['step'] == at for r in rows):
-            rows = [r for r in rows if r['step'] < at] + [{'step': at, **evaluation(net, *splits)}]
+        if evaluate_every and at % evaluate_every == 0:
+            rows = [r for r in read_jsonl(out/'evaluations.jsonl') if r['step'] < at] + [{'step': at, **evaluation(net, *splits)}]
             write_whole(out/'evaluations.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
         if at % picture_every and at < asked['steps']: return
         save_pictures(net, out, traversals=False)
@@ -342,14 +341,14 @@ def check_earlier(
     earlier:list,   # as of `runs_in`
 ):
     "Raise `InputError` if numbers of earlier runs cannot stand in one table: other models or data, or other settings (but for K) under the same name of an arm."
-    def settings(config): return {**{k: config.get(k) for k in ('model', 'data', 'batch_size', 'precision')}, **{k: v for k, v in config['config'].items() if k not in ('unroll', 'remat', 'compile')}}
+    def settings(config): return {k: v for k, v in {**config, **config['config']}.items() if k in ('model', 'data', 'batch_size', 'precision') or k in config['config'] and k not in ('unroll', 'remat', 'compile')}
     for old in earlier:
-        was = settings(read_config(old['out']))
+        was = settings(read_config(old['out']))             # of an older version, it may lack settings that there were not yet
         for run in runs:
             now = settings(json.loads(json.dumps(run['asked'])))
-            names = ('model', 'data') if old['arm'] != run['arm'] else {**was, **now}
-            if other := next((k for k in names if was.get(k) != now.get(k)), None):
-                raise InputError(f'{old["out"]} is there already, and its {other} is {was.get(other)}, not {now.get(other)}; choose another --out' + ', or another name for the --arm'*(other not in ('model', 'data')))
+            names = ('model', 'data') if old['arm'] != run['arm'] else was.keys() & now.keys()
+            if other := next((k for k in now if k in names and was[k] != now[k]), None):
+                raise InputError(f'{old["out"]} is there already, and its {other} is {was[other]}, not {now[other]}; choose another --out' + ', or another name for the --arm'*(other not in ('model', 'data')))
 
 def read_evaluation(
     path,       # a run's folder
@@ -435,7 +434,7 @@ def summary(
         except InputError: continue
         if step != str(last['metrics'].get('step')): continue
         result = {k: v for k, v in found.items() if isinstance(v, (int, float))}
-        rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **result, **last['metrics'], **result, 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
+        rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **last['metrics'], **result, 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
 
 # %% ../nbs/09_cli.ipynb #12424182
