@@ -6,7 +6,7 @@ SETUP := settings.ini setup.py pyproject.toml
 
 .PHONY: demo test docs bench samples samples-quick classifiers notebooks clean
 
-demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in two and a half minutes
+demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in three to five minutes
 	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
 
 test: $(VENV)/dev    ## everything: notebooks in sync and passing, command line, built wheel
