@@ -1,5 +1,6 @@
 "What the experiments share: a run that diverges is a result, and is never chosen; and what goes into a second round of the search."
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 
@@ -60,13 +61,16 @@ def test_curves_stay(trained, monkeypatch, tmp_path):
     assert path.read_text().splitlines() == [head, 'elsewhere,0,10,1,.5,.5,']
 
 def test_picture_of_all_arms_or_none(trained, monkeypatch, tmp_path):
-    "A picture is drawn of runs that did not diverge; one that would lack a recorded arm does not take the place of a whole one."
+    "A picture is drawn of runs that did not diverge; one that would lack a recorded arm of its own does not take the place of a whole one."
     root, (bad, good) = trained
-    path = tmp_path/'points.png'
-    for arms, drawn in ((('arm', 'elsewhere'), False), (('arm',), True)):
+    gone = replace(good, arm='gone', name='nowhere')
+    for shown, arms, drawn in (([bad, good, gone], ('arm', 'gone'), False), ([bad, good, gone], ('arm', 'of another picture'), True), ([bad, good], ('arm', 'gone'), True)):
+        path = tmp_path/f'{len(list(tmp_path.iterdir()))}.png'
         monkeypatch.setattr(modes, 'recorded', lambda *_: [{'arm': a} for a in arms])
-        modes.draw_samples([bad, good], root, path)
+        modes.draw_samples(shown, root, path)
         assert path.exists() == drawn
+    for data in modes.SETTINGS:
+        assert sorted(a for shown in modes.pictures(data).values() for a in shown) == sorted(modes.arms_of(data))
 
 def test_seconds_of_a_slower_processor():
     "are brought to the faster one's by the arms that ran on both, there or once more; other experiments keep theirs."

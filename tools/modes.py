@@ -203,12 +203,19 @@ def draw_time(runs, path):
     fig.tight_layout()
     save_figure(fig, path)
 
+LATER = {'ring': ('K=0, longer', 'K=5', 'packing, K=10', 'gradient penalty'), 'stacked-half': ('K=0, longer', 'packing', 'gradient penalty', 'spectral norm')}     # data -> arms in a picture of their own
+
+def pictures(data):
+    "name -> the arms that a picture shows."
+    later = LATER.get(data, ())
+    return {data: [a for a in arms_of(data) if a not in later], **({f'{data}-later': later} if later else {})}
+
 def draw_samples(runs, root, path, n=16, columns=5):
-    "What each arm's first seed makes in the end, of the same latents: points in a plot, images in a row. Nothing if the folder of a recorded arm is gone."
+    "What the first seed of each arm makes in the end, of the same latents: points in a plot, images in a row. Nothing if an arm is recorded and its folder gone."
     unfinished, first = left(runs, root), {}
     for r in runs:
         if r not in unfinished and (r.folder(root)/'model.safetensors').exists(): first.setdefault(r.arm, load(r.folder(root)))
-    if not first or {e['arm'] for e in recorded(runs[0].experiment)} - set(first): return
+    if not first or {r.arm for r in runs} & {e['arm'] for e in recorded(runs[0].experiment)} - set(first): return
     def made(model, n): return model.generate(model.sample_latent(n, torch.Generator().manual_seed(123)))
     if len(next(iter(first.values())).config.shape) == 3:
         fig, axs = plt.subplots(len(first), figsize=(.55*n, .85*len(first)), squeeze=False)
@@ -257,7 +264,7 @@ def go(what, data, root, arms=ARMS, jobs=1, dry=False, missing=False):
     if make(data, arms) != runs: return go(what, data, root, arms, jobs, dry, missing)      # the second round goes on
     if what == 'test':
         write_curves(make(data), root, SAMPLES/'modes'/f'{data}.csv')
-        draw_samples(make(data), root, SAMPLES/'modes'/f'{data}.png')
+        for name, shown in pictures(data).items(): draw_samples(make(data, shown), root, SAMPLES/'modes'/f'{name}.png')
 
 ONCE = {'time': time, 'floors': floors}
 
