@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from .data import InputError
 from .infogan import Categorical
@@ -31,6 +30,7 @@ def tile(
     pad:int=1,       # white pixels between images
 )->np.ndarray:       # (rows, columns, 3) in [0, 1]
     "Images side by side, row by row."
+    from torchvision.utils import make_grid         # here, since its import takes as long as PyTorch's: no command waits for it that draws no images
     grid = make_grid(x.cpu().clamp(-1, 1), nrow=ncol, padding=pad, pad_value=1,
                      normalize=True, value_range=(-1, 1))
     return grid.permute(1, 2, 0).numpy()
