@@ -42,8 +42,9 @@ def at(run, root):
     return {'arm': run.arm, 'k': run.k, 'seed': run.seed, 'out': out, 'command': [*shlex.split(run.command)[1:], '--out', str(out), '--resume']}
 
 def at_one_speed(found, experiment='modes-ring'):
-    """Divide, in place, the CPU seconds of an experiment's runs on a processor without AVX-512 by what arms that were run on both kinds (some once more, in
-    EXPERIMENT-again) took longer there, in the mean; what was done, in words. (Runs with the field `cpu` say what they were made on; the older ones, without it, had AVX-512.)"""
+    """Divide, in place, the CPU seconds of an experiment's runs on a processor without AVX-512 by what they would have taken longer there: an arm that was run on
+    both kinds (some once more, in EXPERIMENT-again; for longer or not) by its own factor, others by the mean of these; what was done, in words. (Runs with the
+    field `cpu` say what they were made on; the older ones, without it, had AVX-512.)"""
     seconds, mine = {}, [r for r in found if r['experiment'] == experiment]
     def slow(r): return r.get('cpu') == 'AVX2'
     for r in found:
@@ -51,9 +52,10 @@ def at_one_speed(found, experiment='modes-ring'):
     ratios = {arm: mean(there)/mean(here) for arm, (here, there) in seconds.items() if here and there}
     if not (ratios and any(map(slow, mine))): return ''
     kinds = {arm: {slow(r) for r in mine if r['arm'] == arm} for arm in dict.fromkeys(r['arm'] for r in mine)}
-    for r in filter(slow, mine): r['cpu_seconds'] /= mean(ratios.values())
+    others = mean(ratios.values())
+    for r in filter(slow, mine): r['cpu_seconds'] /= ratios.get(r['arm'].removesuffix(', longer'), others)
     words = [f'{how} of {" and ".join(arms)}' for how, kind in (('all', {True}), ('some', {True, False})) if (arms := [a for a, k in kinds.items() if k == kind])]
-    return f'The CPU seconds of runs on a slower processor ({"; ".join(words)}) are divided by {mean(ratios.values()):.1f}: there {" and ".join(f"{arm} took {ratio:.1f}" for arm, ratio in ratios.items())} times as long.'
+    return f'The CPU seconds of runs on a slower processor ({"; ".join(words)}) are divided by what took longer there: {", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in ratios.items())}; other arms by {others:.1f}.'
 
 DIVERGED = 'diverged.txt'      # in the folder of a run that ended in a NaN: the error
 
