@@ -46,7 +46,7 @@ ARMS = {
     'K=0, first choice': Arm('', 0, (4, 21, 17), {'ring': 10}, how={'ring': ('3e-3', '1', 'nonsaturating')}),
     'K=10, first choice': Arm('', 10, (16, 205, 150), {'ring': 10}, how={'ring': ('3e-3', '1', 'saddle')}),
     'look-ahead 10': Arm('--lookahead', 10, (9, 80, 60), {'ring': 10}),
-    'K=0, longer': Arm('', 0, (4, 24, 20), {'ring': 6, 'stacked-half': 3}, 'K=0', {'ring': 4, 'stacked-half': 10}),
+    'K=0, longer': Arm('', 0, (4, 24, 20), {'ring': 6, 'stacked-half': 3, 'stacked-quarter': 3}, 'K=0', {'ring': 4, 'stacked-half': 10, 'stacked-quarter': 10}),
     'packing': Arm('--pack 2', 0, (4, 21, 17), {'ring': 10, 'grid': 3, 'stacked-half': 3}),
     'packing, longer': Arm('--pack 2', 0, (4, 21, 17), {'grid': 3}, 'packing', {'grid': 4}),
     'packing, K=10': Arm('--pack 2', 10, (17, 205, 150), {'ring': 10}, 'packing'),
