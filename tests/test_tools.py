@@ -76,7 +76,7 @@ def test_seconds_of_a_slower_processor():
     "are brought to the faster one's by the arms that ran on both, there or once more; other experiments keep theirs."
     e = lambda arm, seconds, cpu=None, experiment='ring': {'experiment': experiment, 'arm': arm, 'cpu_seconds': seconds, **({'cpu': cpu} if cpu else {})}
     found = [e('both', 10), e('both', 14, 'AVX512'), e('both', 30, 'AVX2'), e('slow', 60, 'AVX2'), e('fast', 7), e('both', 99, 'AVX2', 'grid'), e('fast', 24.5, 'AVX2', 'ring-again'), e('fast, longer', 49, 'AVX2')]
-    assert runs.at_one_speed(found, 'ring') == 'The CPU seconds of runs on a slower processor (all of slow and fast, longer; some of both) are divided by what took longer there: both 2.5 times, fast 3.5 times; other arms by 3.0.'
+    assert runs.at_one_speed(found, 'ring') == 'The CPU seconds of runs on a slower processor (all of slow and fast, longer; some of both) are divided by how many times as long they took there: both 2.5, fast 3.5; other arms by the mean, 3.0.'
     assert [r['cpu_seconds'] for r in found] == [10, 14, 12, 20, 7, 99, 24.5, 14]
     for none in (found[4:7], found[:2], found[3:4]): assert runs.at_one_speed(none, 'ring') == ''          # nothing slow; nothing to go by
 

@@ -55,7 +55,7 @@ def at_one_speed(found, experiment='modes-ring'):
     others = mean(ratios.values())
     for r in filter(slow, mine): r['cpu_seconds'] /= ratios.get(r['arm'].removesuffix(', longer'), others)
     words = [f'{how} of {" and ".join(arms)}' for how, kind in (('all', {True}), ('some', {True, False})) if (arms := [a for a, k in kinds.items() if k == kind])]
-    return f'The CPU seconds of runs on a slower processor ({"; ".join(words)}) are divided by what took longer there: {", ".join(f"{arm} {ratio:.1f} times" for arm, ratio in ratios.items())}; other arms by {others:.1f}.'
+    return f'The CPU seconds of runs on a slower processor ({"; ".join(words)}) are divided by how many times as long they took there: {", ".join(f"{arm} {ratio:.1f}" for arm, ratio in ratios.items())}; other arms by the mean, {others:.1f}.'
 
 DIVERGED = 'diverged.txt'      # in the folder of a run that ended in a NaN: the error
 
