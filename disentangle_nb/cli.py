@@ -235,6 +235,9 @@ def plan(
     image_size = pixels(data, image_size, skip_corrupt)
     splits = [load(data, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test')]
     config, n = settings(model_class(model), splits[0], options)
+    if (least := n['batch_size']*config.batches) > len(splits[0]) and config.game != 'one-batch':
+        raise InputError(f'a step takes {config.batches} batches of {n["batch_size"]}, {least} different items, and {data} has {len(splits[0])}; '
+                         'choose a smaller --batch-size or --unroll')
     out = Path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
     before = read_config(out).get('threads') if resume and (out/'config.json').exists() else None
@@ -267,7 +270,7 @@ def train(
     if asked['batch_size'] % count: raise InputError(f'a batch of {asked["batch_size"]} cannot be split evenly over {count} processes')
     if group: asked['processes'] = count
     net, rng = model_class(model)(config, asked['seed'], group), torch.Generator().manual_seed(asked['seed'])
-    batches = partial(splits[0].to(device).batch, asked['batch_size']*net.batches)
+    batches = partial(splits[0].to(device).batch, asked['batch_size']*net.batches, distinct=net.distinct)
     show = refreshing() if in_notebook() and progress is not False else None
     def picture(state, at):
         net.put(state)

@@ -64,9 +64,12 @@ class Dataset:
     def batch(self,
         n:int,                  # items
         rng:torch.Generator,    # on any device; moves on by one draw
+        distinct:bool=False,    # no item twice
     )->Tensor:                  # (n, C, H, W) float32 in [-1, 1], or (n, 2) points
-        "`n` items drawn with replacement."
-        idx = torch.randint(len(self), (n,), generator=rng, device=rng.device)
+        "`n` items drawn at random. Raises `InputError` if there are not so many distinct ones."
+        if distinct and n > len(self): raise InputError(f'{n} different items are wanted, and {self.name} has {len(self)}')
+        if distinct: idx = torch.randperm(len(self), generator=rng, device=rng.device)[:n]
+        else: idx = torch.randint(len(self), (n,), generator=rng, device=rng.device)
         return self.items(idx.to(self.x.device))
 
     def some(self,

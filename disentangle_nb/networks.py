@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'JUDGES', 'doublings', 'mlp', 'conv_generator', 'generator', 'Scale', 'trunk', 'Discriminator', 'Features',
-           'Encoder', 'orthogonal_', 'Classifier', 'judge', 'judged']
+           'Encoder', 'orthogonal_', 'xavier_', 'Classifier', 'judge', 'judged']
 
 # %% ../nbs/01_networks.ipynb #13157c5a
 from functools import cache
@@ -178,6 +178,16 @@ def orthogonal_(
         if not isinstance(m, nn.Linear): continue
         nn.init.orthogonal_(m.parametrizations.weight.original if is_parametrized(m, 'weight') else m.weight, gain)
         if m.bias is not None: nn.init.zeros_(m.bias)
+    return module
+
+# %% ../nbs/01_networks.ipynb #xav1er01
+def xavier_(
+    module:nn.Module,  # changed in place
+)->nn.Module:
+    "Weights of variance 2/(fan in + fan out) in all convolutions (Glorot and Bengio 2010, Eq. 12), biases as they are."
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_normal_(m.parametrizations.weight.original if is_parametrized(m, 'weight') else m.weight)
     return module
 
 # %% ../nbs/01_networks.ipynb #aaa0ed87

@@ -14,10 +14,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .data import InputError
-from .gan import player, stateful
+from .gan import Batch, Made, player, stateful
 from .infogan import Categorical, Continuous, InfoGAN, InfoGANConfig
 from .networks import Encoder, Features
-from .training import processes, share
 from .unroll import stateless
 
 # %% ../nbs/06_vaeinfogan.ipynb #ea989c43
@@ -56,6 +55,9 @@ def relaxed(
 class VAEInfoGANConfig(InfoGANConfig):
     """All that defines an (unrolled) VAEInfoGAN, and the steps of the ladder to it. Raises `InputError` for a
     value that cannot work."""
+    game:str='one-batch'         # how a step is played: one-batch, or held-out (a batch for each part of it, the information outside D's trunk)
+    lr:float=1e-3                # Adam's learning rate for D
+    lr_ratio:float=1.            # learning rate of G and of the encoder, as a multiple of D's
     noise:int=32                 # dimension of z, standard normal
     cats:tuple=()                # the number of values of each categorical code
     conts:int=10                 # continuous codes, uniform on [-1, 1]
@@ -76,6 +78,8 @@ class VAEInfoGANConfig(InfoGANConfig):
         self._number(0, 'beta', 'gamma', 'adversarial')
         self._number(1e-6, 'sigma_x', 'tau')
         self._want('similarity', lambda v: v == 'pixels' or len(self.shape) == 3, 'pixels for points, which have no such layers')
+
+    games = property(lambda self: ('one-batch', 'held-out'))
 
 SIMILARITIES = ('features', 'layers', 'pixels')
 
@@ -131,42 +135,50 @@ def kl(self:VAEInfoGAN, q)->Tensor:
     return sum(kl_categorical(p) if name in self._cats else kl_normal(*p) for name, p in q.items())
 
 @patch
-def sample_posterior(self:VAEInfoGAN, q, rng)->dict:
+def sample_posterior(self:VAEInfoGAN,
+    q:dict,         # as `split_posterior` gives it
+    noise:dict,     # name -> (B, d) standard normal, or (B, n) uniform for a category
+)->dict:            # name -> (B, ...)
     "A latent for each image, differentiable: codes as numbers in [-1, 1], categories as points of the simplex."
-    n = len(q['z'][0])*processes(self.group)[1]
-    device = q['z'][0].device
-    latent = {}
-    for name, p in q.items():
-        if name in self._cats:
-            u = share(torch.rand(n, p.shape[1], generator=rng, device=rng.device).to(device), self.group)
-            latent[name] = relaxed(p, u, self.config.tau)
-        else:
-            mean, logvar = p
-            eps = share(torch.randn(n, mean.shape[1], generator=rng, device=rng.device).to(device), self.group)
-            w = mean + (logvar/2).exp()*eps
-            latent[name] = w if name == 'z' else to_uniform(w[:, 0])
-    return latent
+    def normal(name, mean, logvar): return mean + (logvar/2).exp()*noise[name]
+    def one(name, p):
+        if name in self._cats: return relaxed(p, noise[name], self.config.tau)
+        return normal(name, *p) if name == 'z' else to_uniform(normal(name, *p)[:, 0])
+    return {name: one(name, p) for name, p in q.items()}
 
 # %% ../nbs/06_vaeinfogan.ipynb #554b44a4
 @patch
-def draw(self:VAEInfoGAN, x, state, theta, rng)->tuple:
-    "Latents from the posteriors of `x`, before them as many from the prior, and what G makes of them."
-    out, E_buffers = self._E(theta['E'], state['E']['buffers'], x)
-    q = self.split_posterior(out)
-    encoded = self.sample_posterior(q, rng)
-    both = {k: [v, v.detach()] for k, v in encoded.items()}             # for G, and as Q's target
-    if self.plays:
-        prior = {k: share(v, self.group) for k, v in self.sample_latent(len(x)*processes(self.group)[1], rng, x.device).items()}
-        for c in self.codes:
-            if c.name in self._cats: prior[c.name] = c.encode(prior[c.name])
-        both = {k: [torch.cat([prior[k], v]) for v in both[k]] for k in both}
-    fake, G_buffers = self._G(theta['G'], state['G']['buffers'], self.encode({k: v for k, (v, _) in both.items()}))
-    return fake, {k: v for k, (_, v) in both.items()}, {'G': G_buffers, 'E': E_buffers}, q
+def draw(self:VAEInfoGAN, x, rng)->Batch:
+    "The noise of the posteriors of `x`, and as many latents from the prior."
+    def one(name, width):
+        n, uniform = self.whole(x), name in self._cats
+        drawn = (torch.rand if uniform else torch.randn)(n, width if uniform else width//2, generator=rng, device=rng.device)
+        return drawn.to(x.device)
+    noise = self.shared({name: one(name, width) for name, width in self.posterior_widths.items()})
+    prior = InfoGAN.draw(self, x, rng) if self.plays else Batch(x, {}, {})
+    return prior._replace(noise={**noise, **prior.noise})
 
 @patch(as_prop=True)
 def plays(self:VAEInfoGAN)->bool:
     "Whether G sees latents from the prior: not if it is a plain VAE, which would learn nothing from them."
     return self.config.adversarial > 0 or self.config.info > 0
+
+@patch(as_prop=True)
+def makes(self:VAEInfoGAN)->int: return 1 + self.plays
+
+@patch
+def make(self:VAEInfoGAN, theta, state, batch)->Made:
+    "What G makes of latents from the posteriors of `batch.x`, and before them of those from the prior."
+    out, E_buffers = self._E(theta['E'], state['E']['buffers'], batch.x)
+    q = self.split_posterior(out)
+    encoded = self.sample_posterior(q, batch.noise)
+    both = {k: [v, v.detach()] for k, v in encoded.items()}             # for G, and as Q's target
+    if self.plays:
+        prior = {c.name: c.encode(batch.latent[c.name]) for c in self.codes if c.name in self._cats}
+        prior = {**batch.latent, **prior}
+        both = {k: [torch.cat([prior[k], v]) for v in both[k]] for k in both}
+    fake, G_buffers = self._G(theta['G'], state['G']['buffers'], self.encode({k: v for k, (v, _) in both.items()}))
+    return Made(fake, {k: v for k, (_, v) in both.items()}, {'G': G_buffers, 'E': E_buffers}, q)
 
 # %% ../nbs/06_vaeinfogan.ipynb #2c441f48
 @patch
@@ -182,17 +194,18 @@ def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
     return torch.cat([squared(h) for h in layers], 1)
 
 @patch
-def adversarial(self:VAEInfoGAN, theta, x, fake_logits)->Tensor:
-    return self.config.adversarial*InfoGAN.adversarial(self, theta, x, fake_logits)
+def adversarial(self:VAEInfoGAN, theta, x, fake, fake_logits)->Tensor:
+    return self.config.adversarial*InfoGAN.adversarial(self, theta, x, fake, fake_logits)
 
 @patch
-def losses(self:VAEInfoGAN, theta_K, theta_0, x, fake, latent, q)->tuple:
-    "What encoder and generator descend, and the named parts."
-    c = self.config
-    loss_G, parts = self.loss_G(theta_K, theta_0, x, fake, latent)
-    squared = self.difference(theta_0, x, fake[-len(x):])
-    distortion, kl = squared.sum(1).mean()/(2*c.sigma_x**2), self.kl(q).mean()
-    return {'E': distortion + c.beta*kl, 'G': loss_G + c.gamma*squared.mean()}, {**parts, 'distortion': distortion, 'kl': kl}
+def losses(self:VAEInfoGAN, theta_K, theta_0, batch, made)->tuple:
+    "What encoder, generator and Q's head descend, and the named parts."
+    c, x = self.config, batch.x
+    adversarial, information, parts = self.loss_G(theta_K, theta_0, batch, made)
+    squared = self.difference(theta_0, x, made.fake[-len(x):])
+    distortion, kl = squared.sum(1).mean()/(2*c.sigma_x**2), self.kl(made.posterior).mean()
+    descended = {'E': distortion + c.beta*kl, **self.split(adversarial, information, c.gamma*squared.mean())}
+    return descended, {**parts, 'distortion': distortion, 'kl': kl}
 
 # %% ../nbs/06_vaeinfogan.ipynb #1527f176
 @patch
