@@ -475,6 +475,21 @@ def step_one_batch(self:GAN, state, batches:list)->tuple:
     return ({**new, 'D': {'params': last.params, 'buffers': D_buffers, 'opt': last.state}},
             {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms})
 
+# %% ../nbs/04_unrolled_gan.ipynb #held0ut4
+@patch
+def step(self:GAN,
+    state:dict,             # of all players
+    x:Tensor,               # (B*self.batches, *shape), real items, or this process's share of them
+    rng:torch.Generator,    # for the latents, in the same state in all processes
+)->tuple:                   # (the next state, metrics)
+    """One step of all players (Metz et al. 2016, Eq. 9-11). Metrics, each (): `d_loss`, all that D descends, `g_loss` and
+    other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for items that
+    cannot be divided into batches."""
+    n = self.batches
+    if not len(x) or len(x) % n: raise InputError(f'{len(x)} items cannot be divided into {n} batches; choose a multiple of {n}')
+    batches = [self.draw(real, rng) for real in x.view(-1, n, *x.shape[1:]).unbind(1)]
+    return self.step_one_batch(state, batches) if self.config.game == 'one-batch' else self.step_held_out(state, batches)
+
 # %% ../nbs/04_unrolled_gan.ipynb #held0ut1
 class RealStep(NamedTuple):
     "What came of a step of D on real items and generated ones."
@@ -538,18 +553,3 @@ def step_held_out(self:GAN, state, batches:list)->tuple:
     losses = {**{k: v for k, v in real.metrics.items() if k.endswith('loss')}, **{k: v.detach() for k, v in parts.items()}}
     norms = {**{k: v for k, v in real.metrics.items() if k.endswith('grad')}, **norms}
     return {**now, **ahead.kept, **new}, {**dict(zip(losses, mean_over(losses.values(), self.group))), **norms}
-
-# %% ../nbs/04_unrolled_gan.ipynb #held0ut4
-@patch
-def step(self:GAN,
-    state:dict,             # of all players
-    x:Tensor,               # (B*self.batches, *shape), real items, or this process's share of them
-    rng:torch.Generator,    # for the latents, in the same state in all processes
-)->tuple:                   # (the next state, metrics)
-    """One step of all players (Metz et al. 2016, Eq. 9-11). Metrics, each (): `d_loss`, all that D descends, `g_loss` and
-    other named losses before the step, and `d_grad`, `g_grad`, norms of gradients. Raises `InputError` for items that
-    cannot be divided into batches."""
-    n = self.batches
-    if not len(x) or len(x) % n: raise InputError(f'{len(x)} items cannot be divided into {n} batches; choose a multiple of {n}')
-    batches = [self.draw(real, rng) for real in x.view(-1, n, *x.shape[1:]).unbind(1)]
-    return self.step_one_batch(state, batches) if self.config.game == 'one-batch' else self.step_held_out(state, batches)
