@@ -17,8 +17,8 @@ setup(
     url=cfg['git_url'],
     author=cfg['author'],
     author_email=cfg['author_email'],
-    license='Apache-2.0',
-    license_files=['LICENSE'],
+    license='Apache-2.0 AND CC-BY-SA-3.0',      # the latter for the images of assets/mnist-small.npz
+    license_files=['LICENSE', 'disentangle_nb/assets/mnist-small.LICENSE.txt'],
     keywords=cfg['keywords'].split(),
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=['disentangle_nb*']),

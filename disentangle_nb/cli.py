@@ -24,7 +24,7 @@ from fastcore.docments import docments
 from scipy.optimize import linear_sum_assignment
 
 from . import __version__
-from .data import DATA, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
+from .data import DATA, DIGITS, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
 from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, need_encoder, own_controls
 from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_animation, save_figure, save_pictures, sway, vary, walk
 from .explore import variables as all_variables
@@ -173,8 +173,8 @@ def evaluation(
     others; by factor, its variable, chosen on training items. Codes: `read_`, `noisy_`, `fresh_`. Digits: `thickness_rho`, `slant_rho`, `frechet`... Point mixtures:
     `modes`, `high_quality`, `balanced`, `spread`, `stray` (of 2,500 samples). `seed` decides all that is drawn."""
     result = evaluate_categories(model, train, test)
-    if train.name in ('digits', 'mnist'): result |= evaluate_strokes(model, seed)
-    if train.name in ('digits', 'mnist', 'stacked_mnist'): result |= evaluate_images(model, train, seed)
+    if train.name in DIGITS: result |= evaluate_strokes(model, seed)
+    if train.name in (*DIGITS, 'stacked_mnist'): result |= evaluate_images(model, train, seed)
     result |= evaluate_readings(model, seed) | evaluate_factors(model, test, seed) | evaluate_alignment(model, train, test, seed)
     if train.centres is not None:
         x = model.generate(model.sample_latent(2500, torch.Generator().manual_seed(seed)))
@@ -632,7 +632,7 @@ def _train(model, **options):
     print('      or train again with another --unroll or --seed, and compare the pictures.')
     if 'high_quality' in result: print(f'modes: {result["modes"]}, high quality: {100*result["high_quality"]:.1f} %')
     if 'kl' in result: print(f'modes: {result["modes"]} of 1,000, KL {result["kl"]:.2f}')
-    what = 'digit' if options['data'] in ('digits', 'mnist') else 'class'
+    what = 'digit' if options['data'] in DIGITS else 'class'
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
 # %% ../nbs/09_cli.ipynb #b9727653

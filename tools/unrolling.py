@@ -68,8 +68,8 @@ class Setting:
     search_seeds:tuple=(100, 101)
 
 SETTINGS = {
-    'digits': Setting('--data digits', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
-    'mnist': Setting('--data mnist --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
+    'digits': Setting('--data digits --game one-batch', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
+    'mnist': Setting('--data mnist --game one-batch --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
 }
 DATA = tuple(SETTINGS)
 SECOND = {'mnist': (2000, (('5e-4', '3'), ('1e-3', '3')))}       # a second round of the search: steps, and pairs of rates
@@ -312,15 +312,16 @@ def looked(net, state, x, x_new, rng):
     """At a state, on the batch x: the part of G's gradient that is adversarial, through D's K steps and with these cut off, and the information part; and D's loss
     before and after the steps, on their batch and on another one."""
     theta = {'G': {n: p.detach().requires_grad_() for n, p in state['G']['params'].items()}}
-    fake, latent, *_ = net.draw(x, state, theta, rng)
-    fake_new = net.draw(x_new, state, theta, rng)[0].detach()
+    batch, other = (net.draw(b, rng) for b in (x, x_new))
+    fake, latent, *_ = net.make(theta, state, batch)
+    fake_new = net.make(theta, state, other).fake.detach()
     def gradient(loss): return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(theta['G'].values()), retain_graph=True)]).double()
     def ahead(fake):
         now, then, _ = net.ahead(state['D'], [(x, fake, *latent.values())], list(latent))
         return ({**state['D']['buffers'], **t} for t in (now, then))
     now, then = ahead(fake)
     cut = {k: v.detach() for k, v in list(ahead(fake.detach()))[1].items()}
-    true, look, information = (gradient(l) for l in (net.adversarial(then, x, net._D(then, fake)[0]), net.adversarial(cut, x, net._D(cut, fake)[0]), net.information(net._D(now, fake)[1], latent)[0]))
+    true, look, information = (gradient(l) for l in (net.adversarial(then, x, fake, net._D(then, fake)[0]), net.adversarial(cut, x, fake, net._D(cut, fake)[0]), net.information(net._D(now, fake)[1], latent)[0]))
     with torch.no_grad(): loss = [discriminator_loss(net._D(t, r)[0], net._D(t, f)[0]).item() for t in (now, then) for r, f in ((x, fake), (x_new, fake_new))]
     return {'angle': torch.rad2deg(torch.acos(torch.cosine_similarity(true, look, 0))).item(), 'adversarial': true.norm().item(), 'look-ahead': look.norm().item(),
             'information': information.norm().item(), **dict(zip(('before, own', 'before, other', 'after, own', 'after, other'), loss))}
