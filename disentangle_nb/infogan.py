@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AUGMENTS', 'INFO_STEPS', 'Categorical', 'Continuous', 'make_codes', 'split_q', 'information_losses',
-           'information_bound', 'affine', 'colour', 'pair_information', 'InfoGANConfig', 'InfoGAN', 'agreement',
-           'separate_Q']
+           'information_bound', 'affine', 'colour', 'stretched', 'pair_information', 'InfoGANConfig', 'InfoGAN',
+           'agreement', 'separate_Q']
 
 # %% ../nbs/05_infogan.ipynb #d80e5f01
 import math
@@ -131,6 +131,15 @@ def colour(
     tint = torch.linspace(-1, 1, x.shape[1], device=x.device)[:, None, None]*u[:, 2, None, None, None]
     return (x*(1 + .2*u[:, 1, None, None, None]) + .2*u[:, 0, None, None, None] + .2*tint).clamp(-1, 1)
 
+def stretched(
+    x:Tensor,       # (B, C, H, H)
+    u:Tensor,       # (B, 2), in (-1, 1): by which share, along either axis
+)->Tensor:          # (B, C, H, H)
+    "Images stretched or shrunk along their axes, about the middle; what lies outside is as the border."
+    rows = torch.zeros(len(u), 2, 3, dtype=x.dtype, device=x.device)
+    rows[:, 0, 0], rows[:, 1, 1] = 1/(1 + u).T
+    return F.grid_sample(x, F.affine_grid(rows, x.shape, align_corners=False), padding_mode='border', align_corners=False)
+
 AUGMENTS = {'affine': affine, 'colour': colour}
 
 # %% ../nbs/05_infogan.ipynb #c0nsist2
@@ -152,21 +161,22 @@ class InfoGANConfig(GANConfig):
     width:int=32                 # of G: channels before its last layer, or hidden units
     d_width:int=16               # of D and Q: channels of the first layer, or hidden units
     norm:str='batch'             # normalisation in D and Q: none, batch, group or spectral
-    loss:str='nonsaturating'     # of G: nonsaturating, or saddle (Metz et al.)
+    loss:str='mixed'             # of G: nonsaturating, saddle (Metz et al.), or mixed (nonsaturating, and the saddle loss through the unrolled steps)
     game:str='held-out'          # how a step is played: held-out (a batch for each part of it, the information outside D's trunk), one-batch, or original
-    lr:float=2e-4                # Adam's learning rate for D; one-batch: for D and Q
-    lr_ratio:float=5.            # learning rate of G (and of an encoder), as a multiple of D's
-    q_ratio:float=5.             # learning rate of Q's head, as a multiple of D's (one-batch: it is D's)
+    lr:float=5e-4                # Adam's learning rate for D; one-batch: for D and Q
+    lr_ratio:float=4.            # learning rate of G (and of an encoder), as a multiple of D's
+    q_ratio:float=4.             # learning rate of Q's head, as a multiple of D's (one-batch: it is D's)
     cats:tuple=(10,)             # the number of values of each categorical code
     conts:int=2                  # continuous codes, uniform on [-1, 1]
     info:float=1.                # lambda, the weight of the information loss
-    cont_weight:float=.1         # weight in it of each continuous code's loss, where a categorical one's is 1
+    cont_weight:float=1.         # weight in it of each continuous code's loss, where a categorical one's is 1
     sigma:float=1.               # standard deviation of Q for continuous codes
     spread:bool=False            # Q gives the standard deviation of continuous codes, too; sigma then has no meaning
     stop_q:bool=False            # one-batch: keep the information loss out of the trunk, the layers that Q shares with D
     info_in_trunk:bool=False     # held-out: let the information loss into the trunk
     info_step:str='added'        # held-out: G's step on the information: added to its adversarial one, or separate, with a second Adam
     consistency:float=0.         # weight of the consistency of Q's categories under a transformation T of the image; 0 for none
+    stretch:float=0.             # read continuous codes off images stretched by up to this share along either axis; 0: off the image as it is
     augment:str='affine'         # T: affine (rotated, sheared, scaled, shifted), or colour (cropped, brightness and tint changed, noise added)
     consistent_trunk:bool=True   # let the consistency on real items move the trunk, too
 
@@ -178,7 +188,8 @@ class InfoGANConfig(GANConfig):
         self._number(0, 'info', 'cont_weight')
         self._want('pack', lambda v: v == 1, '1: Q reads one image at a time')
         self._number(1e-6, 'sigma')
-        self._number(0, 'consistency')
+        self._number(0, 'consistency', 'stretch')
+        self._want('stretch', lambda v: v < 1 and (not v or self.conts and len(self.shape) == 3 and self.game != 'one-batch'), 'below 1, and 0 without continuous codes, for points, and if the game is one-batch')
         self._want('q_ratio', lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         self._want('info_step', INFO_STEPS.__contains__, f'one of {", ".join(INFO_STEPS)}')
         self._want('augment', AUGMENTS.__contains__, f'one of {", ".join(AUGMENTS)}')
@@ -197,8 +208,8 @@ class InfoGAN(GAN):
     "An (unrolled) InfoGAN (Chen et al. 2016, Eq. 6; Metz et al. 2016, Eq. 9-11)."
     name, Config = 'infogan', InfoGANConfig
     presets = {
-        'points': dict(steps=25_000, batch_size=512, threads=1, width=128, d_width=128, norm='none', game='one-batch', lr=1e-4, lr_ratio=1.),
-        'image': dict(steps=20_000, batch_size=64),
+        'points': dict(steps=25_000, batch_size=512, threads=1, width=128, d_width=128, norm='none', game='one-batch', lr=1e-4, lr_ratio=1., loss='nonsaturating', cont_weight=.1),
+        'image': dict(steps=4_000, batch_size=64),
         'digits': dict(steps=2_500, threads=1),
     }
 
@@ -236,12 +247,13 @@ def encode(self:InfoGAN, latent)->Tensor:
 
 # %% ../nbs/05_infogan.ipynb #b20da35a
 @patch
-def information(self:InfoGAN, q:Tensor, latent:dict, seen:Tensor=None)->tuple:
+def information(self:InfoGAN, q:Tensor, latent:dict, cats:Tensor=None, conts:Tensor=None)->tuple:
     """The information loss that the players descend, (), `lambda` times the weighted sum of the codes' losses;
-    and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`. Categories are read off `seen`, Q's output
-    for transformed images, if it is given."""
+    and its parts in nats, summed over each kind of code: `q_cat`, `q_cont`. `cats` and `conts` are Q's outputs off which
+    categories and continuous codes are read instead, if they are given."""
     losses, parts = information_losses(q, latent, self.codes), {}
-    if seen is not None: losses |= information_losses(seen, latent, self.codes, Categorical)
+    if cats is not None: losses |= information_losses(cats, latent, self.codes, Categorical)
+    if conts is not None: losses |= information_losses(conts, latent, self.codes, Continuous)
     for c in self.codes:
         kind = 'q_cat' if isinstance(c, Categorical) else 'q_cont'
         parts[kind] = parts.get(kind, 0) + losses[c.name]
@@ -260,11 +272,12 @@ def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
 def loss_G(self:InfoGAN, theta_K, theta_0, batch, made)->tuple:
     """The adversarial loss at theta_K, (); `lambda L_Q` at theta_0, (); and the named parts, `g_loss` (the former) and the
     information by kind of code."""
-    (fake_logits, q), seen = self._D(theta_K, made.fake), None
+    (fake_logits, q), cats, conts = self._D(theta_K, made.fake), None, None
     adversarial = self.adversarial(theta_K, batch.x, made.fake, fake_logits)
     if theta_K is not theta_0: q = self._D(theta_0, made.fake)[1]
-    if self.config.consistency: seen = self._D(theta_0, self.transform(made.fake, batch.noise['fake']))[1]
-    information, parts = self.information(q, made.latent, seen)
+    if self.config.consistency: cats = self._D(theta_0, self.transform(made.fake, batch.noise['fake']))[1]
+    if self.config.stretch: conts = self._D(theta_0, stretched(made.fake, self.config.stretch*batch.noise['stretch']))[1]
+    information, parts = self.information(q, made.latent, cats, conts)
     return adversarial, information, {'g_loss': adversarial, **parts}
 
 @patch
@@ -310,12 +323,12 @@ def judges(self:InfoGAN, state, theta)->dict:
 # %% ../nbs/05_infogan.ipynb #held0ut7
 @patch
 def draw(self:InfoGAN, x, rng)->Batch:
-    "Latents, and where Q is to be consistent, how the real items and the generated ones are transformed."
+    "Latents, and how images are transformed before Q reads codes off them."
     batch = GAN.draw(self, x, rng)
-    if not self.config.consistency: return batch
     n = self.whole(x)
-    sizes = {'real': n, 'fake': n*self.makes}
-    drawn = {k: (2*torch.rand(m, 5, generator=rng, device=rng.device) - 1).to(x.device) for k, m in sizes.items()}
+    sizes = {'real': (n, 5), 'fake': (n*self.makes, 5)} if self.config.consistency else {}
+    if self.config.stretch: sizes['stretch'] = n*self.makes, 2
+    drawn = {k: (2*torch.rand(*m, generator=rng, device=rng.device) - 1).to(x.device) for k, m in sizes.items()}
     return batch._replace(noise=self.shared(drawn))
 
 @patch(as_prop=True)

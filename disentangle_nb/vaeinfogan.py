@@ -58,6 +58,7 @@ class VAEInfoGANConfig(InfoGANConfig):
     game:str='one-batch'         # how a step is played: one-batch, or held-out (a batch for each part of it, the information outside D's trunk)
     lr:float=1e-3                # Adam's learning rate for D
     lr_ratio:float=1.            # learning rate of G and of the encoder, as a multiple of D's
+    loss:str='nonsaturating'     # of G: nonsaturating, saddle (Metz et al.), or mixed (nonsaturating, and the saddle loss through the unrolled steps)
     noise:int=32                 # dimension of z, standard normal
     cats:tuple=()                # the number of values of each categorical code
     conts:int=10                 # continuous codes, uniform on [-1, 1]
@@ -87,7 +88,8 @@ SIMILARITIES = ('features', 'layers', 'pixels')
 class VAEInfoGAN(InfoGAN):
     "An (unrolled) VAEInfoGAN: a VAE/GAN (Larsen et al. 2016) with InfoGAN's codes among its latents."
     name, Config = 'vaeinfogan', VAEInfoGANConfig
-    presets = {**InfoGAN.presets, 'points': {**InfoGAN.presets['points'], 'similarity': 'pixels'},
+    presets = {'points': {**InfoGAN.presets['points'], 'cont_weight': 5., 'similarity': 'pixels'},
+               'image': dict(steps=20_000, batch_size=64),
                'digits': {**InfoGAN.presets['digits'], 'sigma_x': .25}}
 
     def __init__(self, config:VAEInfoGANConfig=VAEInfoGANConfig(), seed:int=0, group=None):

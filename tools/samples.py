@@ -11,7 +11,7 @@ from pathlib import Path
 import faces, modes, unrolling
 from runs import ROOT, SAMPLES, Run, keep, plainly, record, train
 
-DIGITS = [Run('digits', f'unroll {k}', k, s, '--data digits --game one-batch --lr 1e-3 --lr-ratio 1', (36, 178)[k > 0], f'k{k}-s{s}') for k in (0, 5) for s in range(5)]
+DIGITS = [Run('digits', f'unroll {k}', k, s, '--data digits --game one-batch --loss nonsaturating --lr 1e-3 --lr-ratio 1 --cont-weight .1', (36, 178)[k > 0], f'k{k}-s{s}') for k in (0, 5) for s in range(5)]
 
 def digits(root, jobs, dry):
     "The models of `make demo`, five seeds of each K."

@@ -68,8 +68,8 @@ class Setting:
     search_seeds:tuple=(100, 101)
 
 SETTINGS = {
-    'digits': Setting('--data digits --game one-batch', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
-    'mnist': Setting('--data mnist --game one-batch --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
+    'digits': Setting('--data digits --game one-batch --loss nonsaturating --cont-weight .1', 2500, 2500, tuple((lr, r) for lr in ('5e-4', '1e-3', '2e-3') for r in ('1', '3'))),
+    'mnist': Setting('--data mnist --game one-batch --loss nonsaturating --threads 1 --cont-weight .5', 4000, 1000, (('2e-4', '5'), ('5e-4', '1'), ('5e-4', '3'), ('1e-3', '3')), (100,)),
 }
 DATA = tuple(SETTINGS)
 SECOND = {'mnist': (2000, (('5e-4', '3'), ('1e-3', '3')))}       # a second round of the search: steps, and pairs of rates
