@@ -123,6 +123,7 @@ class GANConfig(_Checked):
     norm:str='none'              # normalisation in D: none, batch, group or spectral
     game:str='one-batch'         # how a step is played: one-batch (one batch for all of it) or held-out (a batch for each part of it)
     unroll:int=0                 # K, the differentiable steps of D that G looks ahead; 0 is an ordinary GAN
+    unroll_ratio:float=1.        # held-out: learning rate of the unrolled steps, as a multiple of D's
     lookahead:bool=False         # cut the gradient through those steps (a control, not an unrolled GAN)
     d_steps:int=1                # D's updates a step, the further ones on batches of their own (a control: a stronger D)
     alternating:bool=False       # one-batch: D moves first, and G answers the D that has moved
@@ -148,7 +149,7 @@ class GANConfig(_Checked):
         self._whole(0, 'unroll', 'decay')
         self._whole(1, 'noise', 'width', 'd_width', 'd_steps', 'pack')
         self._number(0, 'penalty')
-        for name in ('lr', 'lr_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
+        for name in ('lr', 'lr_ratio', 'unroll_ratio'): self._want(name, lambda v: 0 < v <= 1e30, 'a number > 0 and <= 1e30')
         for name in ('beta1', 'beta2'): self._want(name, lambda v: 0 <= v < 1, 'in [0, 1)')
         self._want('game', self.games.__contains__, f'one of {", ".join(self.games)}')
         for name in ('alternating', 'fresh'):
@@ -229,12 +230,13 @@ def encode(self:GAN, latent)->Tensor:
 def optim(self:GAN,
     player:str,    # 'G' or 'D', in later chapters also others
     state:dict={}, # of Adam, for that player: its count of updates is the time
+    ratio:float=1., # to its usual rate
 ):                 # an `unroll.Optimizer`
     "Adam, at the rate of the moment."
     c, (count, *_) = self.config, [s['step'] for s in state.values()] or [0]
     t = int(count)//(c.d_steps if player == 'D' else 1)
     left = min(1., max(0., 2 - 2*t/c.decay)) if c.decay else 1.
-    return adam(left*self.lrs.get(player, self.lrs['G']), (c.beta1, c.beta2))
+    return adam(ratio*left*self.lrs.get(player, self.lrs['G']), (c.beta1, c.beta2))
 
 # %% ../nbs/04_unrolled_gan.ipynb #e8795e41
 @patch
@@ -528,7 +530,7 @@ def look_ahead(self:GAN,
     with torch.set_grad_enabled(not c.lookahead):
         inputs = [(D['buffers'], b.x, self.make(theta, state, b).fake) for b in batches]
     def loss(params, buffers, x, fake): return self.loss_alone({**buffers, **params}, x, fake)
-    return Ahead(unroll(loss, D['params'], inputs, c.unroll, self.optim('D', D['opt']), D['opt'],
+    return Ahead(unroll(loss, D['params'], inputs, c.unroll, self.optim('D', D['opt'], c.unroll_ratio), D['opt'],
                         remat=c.remat, compile=c.compile, group=self.group), {})
 
 # %% ../nbs/04_unrolled_gan.ipynb #held0ut3

@@ -165,6 +165,7 @@ class InfoGANConfig(GANConfig):
     game:str='held-out'          # how a step is played: held-out (a batch for each part of it, the information outside D's trunk), one-batch, or original
     lr:float=5e-4                # Adam's learning rate for D; one-batch: for D and Q
     lr_ratio:float=4.            # learning rate of G (and of an encoder), as a multiple of D's
+    unroll_ratio:float=.4        # held-out: learning rate of the unrolled steps, as a multiple of D's
     q_ratio:float=4.             # learning rate of Q's head, as a multiple of D's (one-batch: it is D's)
     cats:tuple=(10,)             # the number of values of each categorical code
     conts:int=2                  # continuous codes, uniform on [-1, 1]
