@@ -179,7 +179,7 @@ class InfoGANConfig(GANConfig):
     consistency:float=0.         # weight of the consistency of Q's categories under a transformation T of the image; 0 for none
     stretch:float=0.             # read continuous codes off images stretched by up to this share along either axis; 0: off the image as it is
     augment:str='affine'         # T: affine (rotated, sheared, scaled, shifted), or colour (cropped, brightness and tint changed, noise added)
-    consistent_trunk:bool=True   # let the consistency on real items move the trunk, too
+    consistent_head:bool=False   # let the consistency on real items move Q's head alone, not the trunk
 
     def __post_init__(self):
         super().__post_init__()
@@ -364,8 +364,8 @@ def real_step(self:InfoGAN, state, batch)->RealStep:
     loss = self.penalised(discriminator_loss(real_logits, fake_logits), alone, batch.x, self._judge)
     total, metrics = loss, {'d_loss': loss.detach()}
     if c.consistency:
-        seen = self._D({**old, **both}, self.transform(batch.x, batch.noise['real']), not c.consistent_trunk)[1]
-        if not c.consistent_trunk: q_real = self._D({**old, **both}, batch.x, True)[1]
+        seen = self._D({**old, **both}, self.transform(batch.x, batch.noise['real']), c.consistent_head)[1]
+        if c.consistent_head: q_real = self._D({**old, **both}, batch.x, True)[1]
         alike = self.consistency(q_real, seen)
         total, metrics = total - c.consistency*alike, {**metrics, 'pair_loss': -alike.detach()}
     if c.info_in_trunk:
