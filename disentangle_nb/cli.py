@@ -250,6 +250,8 @@ def plan(
     if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
     before = read_config(out) if resume and (out/'config.json').exists() else {}
     threads = before.get('threads')
+    if not (threads is None or type(threads) is int and threads > 0):
+        raise InputError(f'{out/"config.json"}: threads must be an integer >= 1, found {threads!r}')
     n['threads'] = n['threads'] or threads or torch.get_num_threads()
     if threads and n['threads'] != threads:
         warnings.warn(f'{out} was trained on {threads} threads so far; on {n["threads"]}, last digits differ, '
@@ -357,13 +359,15 @@ def check_earlier(
 ):
     "Raise `InputError` if numbers of earlier runs cannot stand in one table: other models or data, or other settings (but for K) under the same name of an arm."
     whole = {'model', 'data', 'contents'}                   # of the table, not of an arm
-    def settings(config):
-        names = {*whole, 'batch_size', 'precision', *config['config']} - {'unroll', 'remat', 'compile'}
-        return {k: v for k, v in {**config, **config['config']}.items() if k in names}
+    def settings(config, out):
+        own = config.get('config', {})
+        if not isinstance(own, dict): raise InputError(f'{out/"config.json"}: config must be an object, found {own!r}')
+        names = {*whole, 'batch_size', 'precision', *own} - {'unroll', 'remat', 'compile'}
+        return {k: v for k, v in {**config, **own}.items() if k in names}
     for old in earlier:
-        was = settings(read_config(old['out']))             # of an older version, it may lack settings that there were not yet
+        was = settings(read_config(old['out']), old['out'])       # an older version's may lack some of today's
         for run in runs:
-            now = settings(json.loads(json.dumps(run['asked'])))
+            now = settings(json.loads(json.dumps(run['asked'])), run['out'])
             names = was.keys() & now.keys() & (whole if old['arm'] != run['arm'] else was.keys())
             if 'contents' in names: names -= {'data'}       # the same images may be in another place
             if other := next((k for k in now if k in names and was[k] != now[k]), None):
@@ -445,7 +449,8 @@ def sweep(
     how = dict(backend='threading', return_as='generator') if engine == 'local' else dict(backend='ray')
     with on_signals(live.stop) if live is not None else nullcontext():
         for run, error in zip(todo, joblib.Parallel(jobs, **how)(joblib.delayed(run_once)(r, threads, live) for r in todo)):
-            say(f'{run["out"]}: {error or "done"}')
+            gone = (OSError,) if live and live.stopped else ()        # perhaps the terminal is
+            with suppress(*gone): say(f'{run["out"]}: {error or "done"}')
             if error: failed[run['out']] = error
     if live and live.stopped: raise Interrupted(f'interrupted by {live.stopped.name}; the same sweep goes on where it was', live.stopped)
     return failed

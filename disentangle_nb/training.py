@@ -559,10 +559,11 @@ def tensorboard(
     return tracker
 
 # %% ../nbs/03_training.ipynb #84937a74
-def _warn_of_holes(out, done, log_every, **logs):
+def _warn_of_holes(out, done, log_every, was_last, **logs):
     "Warn of lines that are gone from a run's logs."
+    due = {s for s in range(1, done + 1) if s % log_every == 0 or s == was_last}
     for name, rows in logs.items():
-        lost = set(range(log_every, done + 1, log_every)) - {r['step'] for r in rows}
+        lost = due - {r['step'] for r in rows}
         if lost:
             warnings.warn(f'{out/name}.jsonl lacks the lines of {len(lost)} steps up to {done}, the first of step '
                           f'{min(lost)}; they cannot be made again', stacklevel=4)
@@ -575,9 +576,9 @@ def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, 
     log, clock = (read_jsonl(out/name) for name in ('metrics.jsonl', 'timings.jsonl'))
     if log and log[-1]['step'] >= done + checkpoint_every + log_every:
         warnings.warn(f'{out} was at step {log[-1]["step"]}, but its newest whole checkpoint is of step {done}; going on from there', stacklevel=3)
-    _warn_of_holes(out, done, log_every, metrics=log, timings=clock)
     # the last step is logged whatever its number: not if it turns out not to be the last
     was_last = read_config(out)['steps'] if (out/'config.json').exists() else 0
+    _warn_of_holes(out, done, log_every, was_last, metrics=log, timings=clock)
     spurious = {was_last} if done < steps and was_last % log_every else set()
     log, clock = ([r for r in rows if r['step'] <= done and r['step'] not in spurious] for rows in (log, clock))
     write_run(out, config, log, clock)

@@ -230,16 +230,19 @@ def test_a_training_that_nobody_holds_is_not_watched(tmp_path):
     assert (p.returncode, p.stderr) == (0, '')
 
 
-def test_a_training_is_saved_when_its_terminal_goes(tmp_path):
+@pytest.mark.parametrize('command', ['train', 'sweep'])
+def test_what_is_trained_is_saved_when_its_terminal_goes(tmp_path, command):
     out = tmp_path/'run'
+    logs = lambda: [f for f in out.rglob('metrics.jsonl') if len(read_jsonl(f)) >= 2]
+    more = ['--seeds', '0,1', '--jobs', '2'] if command == 'sweep' else []
     pid, terminal = os.forkpty()
-    if not pid: os.execv(sys.executable, [*COMMAND, 'train', *LONG, '--out', str(out)])
-    until(lambda: len(read_jsonl(out/'metrics.jsonl')) >= 2)
+    if not pid: os.execv(sys.executable, [*COMMAND, command, *LONG, *more, '--out', str(out)])
+    until(lambda: len(logs()) == 1 + len(more)//4)
     os.close(terminal)
     status = []
     until(lambda: status.append(os.waitpid(pid, os.WNOHANG)) or status[-1][0])
     assert os.waitstatus_to_exitcode(status[-1][1]) == 129
-    assert int(checkpoints(out)[-1].stem) >= 20
+    for f in logs(): assert int(checkpoints(f.parent)[-1].stem) >= 20
 
 
 def test_nohup_is_heeded(tmp_path):
@@ -311,6 +314,12 @@ def test_a_run_whose_log_lacks_lines_goes_on_with_a_warning(tmp_path, name, gone
     assert [r['step'] for r in read_jsonl(tmp_path/'run'/f'{name}.jsonl')] == [s for s in range(10, 80, 10) if s not in gone]
 
 
+def test_a_short_run_that_lacks_its_only_line(tmp_path):
+    steps(tmp_path/'run', 7); (tmp_path/'run'/'metrics.jsonl').unlink()
+    assert 'metrics.jsonl lacks the lines of 1 steps up to 7, the first of step 7' in steps(tmp_path/'run', 31, resume=True)
+    assert steps(tmp_path/'run', 40, resume=True) == ''
+
+
 @pytest.mark.parametrize('first, then', [(50, 70), (45, 70), (45, 45), (7, 31)])
 def test_a_run_whose_log_is_whole_goes_on_without_one(tmp_path, first, then):
     assert steps(tmp_path/'run', first) == '' and steps(tmp_path/'run', then, resume=True) == ''
@@ -369,6 +378,21 @@ def test_a_newer_run_is_refused_by_its_version(trained, run, cli, tmp_path, chan
 def test_an_older_run_and_a_later_patch_are_not(run, version):
     write_json(run[0]/'config.json', {**read_config(run[0]), 'versions': {'disentangle_nb': version}})
     assert load(run[0]).name == 'vaeinfogan'
+
+
+@pytest.mark.parametrize('change, says', [({'config': None}, 'config must be an object, found None'), ({'config': 'x'}, "config must be an object, found 'x'")])
+def test_a_damaged_configuration_in_the_folder_of_a_sweep(trained, run, cli, tmp_path, change, says):
+    write_json(run[0]/'config.json', {**read_config(run[0]), **change})
+    run[0].rename(tmp_path/'k0-s7')
+    before = contents(tmp_path)
+    refused(cli('sweep', 'gan', '--data', 'ring', '--seeds', 0, *SMALL, '--out', tmp_path), says)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('threads', ['x', 0, -1, 1.5, True])
+def test_a_run_with_damaged_threads_does_not_go_on(run, cli, threads):
+    write_json(run[0]/'config.json', {**read_config(run[0]), 'threads': threads})
+    refused(cli(*RESUME, '--data', run[1], '--out', run[0], '--steps', 4), f'threads must be an integer >= 1, found {threads!r}')
 
 
 # options
