@@ -404,16 +404,21 @@ _split_names = {'train': 'train', 'training': 'train', 'test': 'test', 'testing'
                 'val': 'val', 'valid': 'val', 'validation': 'val'}
 
 def _own_splits(path, found):
-    """The split of each file in a folder that holds `train` and `test` (or `val`) folders; empty for any other folder.
-    Raises `InputError` for a file beside them."""
-    split = {f: _split_names.get(f.relative_to(path).parts[0].lower()) for f in found}
-    kinds = set(split.values())
+    """`(split, class)` of each file, by the folders that it lies in, if some are called `train` and others `test` (or
+    `val`); empty if not. Raises `InputError` for a file in none of them."""
+    def told(file):
+        folders = file.relative_to(path).parts[:-1]
+        at = next((i for i, n in enumerate(folders) if n.lower() in _split_names), len(folders))
+        split = _split_names[folders[at].lower()] if at < len(folders) else None
+        return split, PurePath(*folders[:at], *folders[at+1:]).as_posix()
+    own = {f: told(f) for f in found}
+    kinds = {split for split, _ in own.values()}
     if not ('train' in kinds and kinds & {'test', 'val'}): return {}
-    if stray := next((f for f, s in split.items() if s is None), None):
+    if stray := next((f for f, (split, _) in own.items() if split is None), None):
         raise InputError(f'{path} is split into folders for training and testing, '
                          f'and {stray} lies in none of them; move it')
     held_out = 'test' if 'test' in kinds else 'val'
-    return {f: 'test' if s == held_out else 'train' for f, s in split.items()}
+    return {f: ('test' if split == held_out else 'train', name) for f, (split, name) in own.items()}
 
 
 # %% ../nbs/00_data.ipynb #f4ede2e8
@@ -438,14 +443,14 @@ def image_folder(
         raise InputError(f'{path} has no images ({", ".join(sorted(_suffixes))}; hidden ones do not count)')
     own = _own_splits(path, found)
     mode = 'L' if all(opened(f, _is_grey) in (True, None) for f in found) else 'RGB'
-    chosen = [f for f in found if own[f] == split] if own else _tenth(found, split)
+    chosen = [f for f in found if own[f][0] == split] if own else _tenth(found, split)
     read = [(f, opened(f, partial(_square, size=size, mode=mode))) for f in chosen]
     chosen, images = [f for f, x in read if x is not None], [x for _, x in read if x is not None]
     if bad: warnings.warn(f'{len(set(bad))} corrupt files are skipped: ' + '; '.join(dict.fromkeys(bad)))
     if not images and split == 'train': raise InputError(f'{path} has no image that can be read')
     x = torch.from_numpy(np.stack(images)) if images else torch.zeros(0, size, size, *[3]*(mode == 'RGB'), dtype=torch.uint8)
     x = x[:, None] if mode == 'L' else x.permute(0, 3, 1, 2).contiguous()
-    class_of = lambda f: PurePath(*f.relative_to(path).parts[bool(own):-1]).as_posix()
+    class_of = lambda f: own[f][1] if own else f.parent.relative_to(path).as_posix()
     classes = tuple(sorted(set(map(class_of, found))))
     if len(classes) == 1: return Dataset(str(path), x)
     y = torch.tensor([classes.index(class_of(f)) for f in chosen], dtype=torch.long)

@@ -108,6 +108,16 @@ def test_a_folder_that_is_split_already(tmp_path, train, test):
     with pytest.raises(InputError, match='split into folders for training and testing, and .*more/0.png lies in none of them'): image_folder(tmp_path, 8)
 
 
+@pytest.mark.parametrize('place, class_', [('{}', '{}'), ('archive/{}', 'archive/{}'), ('all/pictures/{}', 'all/pictures/{}')])
+@pytest.mark.parametrize('within', [False, True])
+def test_splits_at_any_level(tmp_path, place, class_, within):
+    "In the one folder that an archive holds, or within each class."
+    for i, split in enumerate(('train', 'test')):
+        for j, name in enumerate('ab'): paint(tmp_path/place.format(f'{name}/{split}' if within else f'{split}/{name}')/'0.png', 10*j + i)
+    assert shades(tmp_path) == [(class_.format('a'), 0), (class_.format('b'), 10)]
+    assert shades(tmp_path, 'test') == [(class_.format('a'), 1), (class_.format('b'), 11)]
+
+
 def test_validation_images_beside_a_test_split_are_for_training(tmp_path):
     for i, name in enumerate(('train', 'val', 'test')): paint(tmp_path/name/'0.png', i)
     assert shades(tmp_path) == [('', 0), ('', 1)] and shades(tmp_path, 'test') == [('', 2)]
