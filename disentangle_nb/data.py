@@ -420,7 +420,6 @@ def _own_splits(path, found):
     held_out = 'test' if 'test' in kinds else 'val'
     return {f: ('test' if split == held_out else 'train', name) for f, (split, name) in own.items()}
 
-
 # %% ../nbs/00_data.ipynb #f4ede2e8
 def image_folder(
     path,                # the folder
@@ -428,8 +427,9 @@ def image_folder(
     split:str='train',   # 'train' (nine in ten) or 'test'
     corrupt:str='refuse',  # or 'skip': what to do about a file that cannot be read
 )->Dataset:
-    """Every image under `path`: (1, size, size) if all of them are grey, else (3, size, size).
-    Raises `InputError` if there is none, one is corrupt, or `split` or `corrupt` is something else; if those are to be skipped, a warning names them."""
+    """Every image under `path` that is not hidden: (1, size, size) if all of them are grey, else (3, size, size).
+    Raises `InputError` if there is none, one cannot be read, or `split` or `corrupt` is something else; what is to be
+    skipped is named in a warning."""
     _one_of('split', split, 'train', 'test'); _one_of('corrupt', corrupt, 'refuse', 'skip'); _side(size)
     path, bad = as_path(path).absolute(), []           # absolute, so that a folder called mnist is not taken for MNIST
     def refuse(e):
@@ -602,7 +602,7 @@ def _first_there(folder, *names):
     "The first of the names that is there, in the folder itself or where the authors' shared drive has it; or `None`."
     return next((p for n in names for sub in ('', 'Anno', 'Eval', 'Img') if (p := folder/sub/n).exists()), None)
 
-def _is_int(text): return text.lstrip('-').isdecimal()
+def _is_int(text): return re.fullmatch(r'-?\d+', text)
 
 def _celeba_table(folder, name):
     """A table of CelebA as {file: ints}, and the columns' names, from its .txt or .csv form. Blanks, commas and quotes

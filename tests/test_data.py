@@ -278,6 +278,7 @@ def test_a_byte_order_mark_before_the_number_of_images(tmp_path):
     ('list_attr_celeba', '9\nMale Young\n000001.jpg 1 1\n', 'has lines for 1 images, and says 9'),
     ('list_attr_celeba', 'image_id,Male,Young\n000001.jpg,1,\n000002.jpg,1,1\n', 'list_attr_celeba.txt is not a table of integers, a line for each image, which begins with the name of its file: see 000002.jpg 1 1'),
     ('list_attr_celeba', 'image_id,Male,Young\n000001.jpg,True,False\n', 'is not a table of integers'),
+    ('list_attr_celeba', 'Male Young\n000001.jpg 1 --1\n', 'names no images|is not a table of integers'),
     ('list_eval_partition', '1 0\n2 1\n', 'begins with the name of its file: see 2 1')])
 def test_tables_of_celeba_that_cannot_be_read(tmp_path, name, text, says):
     CelebA(tmp_path).write(name, text)
