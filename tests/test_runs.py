@@ -389,6 +389,15 @@ def test_a_damaged_configuration_in_the_folder_of_a_sweep(trained, run, cli, tmp
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize('change, says', [({'model': ['a']}, "was started with model ['a'], not 'vaeinfogan'"), ({'steps': 'x'}, "steps is 'x'"), ({'seed': 'a'}, "was started with seed 'a', not 0"), ({'contents': 5}, 'was started with contents 5'),
+                                          ({'contents': {}}, 'was started with classes None, not 2'), ({'image_size': 'x'}, "was started with image_size 'x', not 16"), ({'config': [1]}, 'was started with config [1], not')])
+def test_a_run_with_a_damaged_configuration_does_not_go_on(run, cli, tmp_path, change, says):
+    write_json(run[0]/'config.json', {**read_config(run[0]), **change})
+    before = contents(tmp_path)
+    refused(cli(*RESUME, '--data', run[1], '--out', run[0], '--steps', 4), says)
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize('threads', ['x', 0, -1, 1.5, True])
 def test_a_run_with_damaged_threads_does_not_go_on(run, cli, threads):
     write_json(run[0]/'config.json', {**read_config(run[0]), 'threads': threads})
