@@ -213,7 +213,7 @@ def test_trainings_end_with_their_sweep(tmp_path, number, status):
     assert p.wait(60) == status
     err = p.stderr.read()
     assert 'Traceback' not in err and (number == signal.SIGKILL or f'interrupted by {number.name}; the same sweep goes on where it was' in err)
-    until(lambda: not alive(out), 30)
+    until(lambda: not alive(out))
     saved = [int(checkpoints(f)[-1].stem) for f in sorted(out.iterdir())]
     assert len(saved) == 2 and min(saved) >= 10
     if number != signal.SIGKILL: return
@@ -267,19 +267,25 @@ def test_handlers_are_put_back():
     assert got == list(numbers) and [signal.getsignal(s) for s in numbers] == before
 
 
-@pytest.mark.parametrize('wait', [.05, .2, .5, 1., 1.5])
+@pytest.mark.parametrize('wait', [0, .3, 1.])
 @pytest.mark.parametrize('entry', ['module', 'script'])
 def test_ctrl_c_while_pytorch_is_imported(tmp_path, wait, entry):
-    "One line, and exit status 130; the clock starts with Python, whose own start is not ours."
+    "One line, and exit status 130; the clock starts with the first import that takes long."
     script = tmp_path/'disentangle'
     script.write_text('import sys\nfrom disentangle_nb.cli import main\nsys.exit(main())\n')       # as pip writes it
-    started = tmp_path/'started'; (tmp_path/'sitecustomize.py').write_text(f'open({str(started)!r}, "w")')
+    started = tmp_path/'started'
+    (tmp_path/'sitecustomize.py').write_text(f"""import sys
+class Told:
+    def find_spec(self, name, *_):
+        if name == 'joblib': open({str(started)!r}, 'w').close()
+sys.meta_path.insert(0, Told())
+""")
     env = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
     command = COMMAND if entry == 'module' else [sys.executable, str(script)]
     p = subprocess.Popen([*command, 'train', *LONG, '--out', str(tmp_path/'run')], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     until(started.exists)
-    time.sleep(.15 + wait)
+    time.sleep(wait)
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=60)
     assert p.returncode == 130 and out == '' and err.strip().count('\n') == 0 and 'interrupted' in err, err
