@@ -6,12 +6,23 @@
 __all__ = ['MOST', 'SIZED', 'settings', 'first_categorical', 'read_codes', 'category_match', 'evaluate_categories',
            'evaluate_factors', 'evaluate_alignment', 'evaluate_readings', 'evaluate_strokes', 'evaluate_images',
            'evaluation', 'cpu_threads', 'pixels', 'contents', 'plan', 'train', 'sweep_runs', 'runs_in', 'planned',
-           'check_earlier', 'read_evaluation', 'finished', 'run_once', 'sweep', 'summary', 'plot_summary', 'parser',
-           'measured_controls', 'main']
+           'check_earlier', 'read_evaluation', 'finished', 'end_with_parent', 'run_once', 'sweep', 'summary',
+           'plot_summary', 'parser', 'measured_controls', 'main']
+
+# %% ../nbs/09_cli.ipynb #41f2da60
+import os, signal, sys
+
+def _quit(number, frame):
+    os.write(2, b'\ninterrupted\n')
+    os._exit(130)
+
+# the command, and not a notebook that imports it
+if sys.argv[0].endswith(('disentangle', 'disentangle.exe', os.path.join('disentangle_nb', 'cli.py'))):
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler: signal.signal(signal.SIGINT, _quit)
 
 # %% ../nbs/09_cli.ipynb #4092b217
-import argparse, csv, json, math, os, re, shlex, signal, subprocess, sys, warnings
-from contextlib import ExitStack, contextmanager, nullcontext
+import argparse, csv, json, math, re, shlex, subprocess, threading, warnings
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields
 from functools import cache, partial
 from pathlib import Path
@@ -24,8 +35,8 @@ from fastcore.docments import docments
 from scipy.optimize import linear_sum_assignment
 
 from . import __version__
-from .data import DATA, DIGITS, DOWNLOADS, InputError, fetch, first_line, load_data, read_image
-from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, need_encoder, own_controls
+from .data import DATA, DIGITS, DOWNLOADS, InputError, as_path, fetch, first_line, load_data, read_image
+from .explore import codes_of, draw, explorer_data, explorer_page, interpolate, need_encoder, need_images, own_controls
 from .explore import plot_edits, plot_reconstructions, plot_samples, refreshing, save_animation, save_figure, save_pictures, sway, vary, walk
 from .explore import variables as all_variables
 from .infogan import Categorical, agreement, separate_Q
@@ -33,8 +44,8 @@ from .metrics import alignment, bootstrap_interval, category_error, disentanglem
 from .metrics import kernel_distance, label_coverage, match_codes, mode_coverage, precision_recall
 from .metrics import rank_correlation, slant, thickness
 from .networks import doublings, judged
-from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, checksum, export_onnx, fit, from_first
-from .training import hold, in_notebook, join, leave
+from .training import MODELS, PRECISIONS, Interrupted, Stopped, check_run, checksum, ending_signals
+from .training import export_onnx, fit, from_first, hold, in_notebook, join, leave
 from .training import load, model_class, need_tensorboard, on_signals, pick_device, processes, read_config
 from .training import read_jsonl, read_tensors, room, run_folder, save_tensors, tensorboard, versions, write_json
 from .training import write_whole
@@ -230,24 +241,30 @@ def plan(
     **options,                  # fields of the model's config; steps, batch_size, threads
 )->tuple:                       # (folder, what `config.json` will say, the model's config, training and test data)
     "All that a run will be. Nothing is written. Raises `InputError` if it cannot start."
-    folder = data not in DATA and str(data) and Path(data).is_dir()
-    if folder: data = str(Path(data).absolute())            # the run may be opened from elsewhere
+    folder = data not in DATA and str(data) and as_path(data).is_dir()
+    if folder: data = str(as_path(data).absolute())         # the run may be opened from elsewhere
     image_size = pixels(data, image_size, skip_corrupt)
     splits = [load(data, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test')]
     config, n = settings(model_class(model), splits[0], options)
     if (least := n['batch_size']*config.batches) > len(splits[0]) and config.game != 'one-batch':
         raise InputError(f'a step takes {config.batches} batches of {n["batch_size"]}, {least} different items, and {data} has {len(splits[0])}; '
                          'choose a smaller --batch-size or --unroll')
-    out = Path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
+    out = as_path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
-    before = read_config(out).get('threads') if resume and (out/'config.json').exists() else None
-    n['threads'] = n['threads'] or before or torch.get_num_threads()
-    if before and n['threads'] != before:
-        warnings.warn(f'{out} was trained on {before} threads so far; on {n["threads"]}, last digits differ, and so will the result')
-    asked = {'model': model, 'data': data, 'image_size': image_size, 'seed': seed, **n, 'precision': precision,
+    before = read_config(out) if resume and (out/'config.json').exists() else {}
+    threads = before.get('threads')
+    if not (threads is None or type(threads) is int and threads > 0):
+        raise InputError(f'{out/"config.json"}: threads must be an integer >= 1, found {threads!r}')
+    n['threads'] = n['threads'] or threads or torch.get_num_threads()
+    if threads and n['threads'] != threads:
+        warnings.warn(f'{out} was trained on {threads} threads so far; on {n["threads"]}, last digits differ, '
+                      'and so will the result')
+    asked = {'model': model, 'data': data, 'seed': seed, **n, 'precision': precision,
              'device': str(device), 'checkpoint_every': checkpoint_every, 'config': asdict(config), 'versions': versions()}
+    # of older runs all have a size, and none has contents
+    if folder or data in SIZED or 'image_size' in before: asked['image_size'] = image_size
+    if folder and (not before or 'contents' in before): asked['contents'] = contents(splits)
     if skip_corrupt: asked['skip_corrupt'] = True
-    if folder and not (resume and (out/'config.json').exists() and 'contents' not in read_config(out)): asked['contents'] = contents(splits)      # runs older than that setting have none
     return check_run(out, asked, resume), asked, config, splits
 
 # %% ../nbs/09_cli.ipynb #31dd5b92
@@ -344,14 +361,22 @@ def check_earlier(
     earlier:list,   # as of `runs_in`
 ):
     "Raise `InputError` if numbers of earlier runs cannot stand in one table: other models or data, or other settings (but for K) under the same name of an arm."
-    def settings(config): return {k: v for k, v in {**config, **config['config']}.items() if k in ('model', 'data', 'batch_size', 'precision') or k in config['config'] and k not in ('unroll', 'remat', 'compile')}
+    whole = {'model', 'data', 'contents'}                   # of the table, not of an arm
+    def settings(config, out):
+        own = config.get('config', {})
+        if not isinstance(own, dict): raise InputError(f'{out/"config.json"}: config must be an object, found {own!r}')
+        names = {*whole, 'batch_size', 'precision', *own} - {'unroll', 'remat', 'compile'}
+        return {k: v for k, v in {**config, **own}.items() if k in names}
     for old in earlier:
-        was = settings(read_config(old['out']))             # of an older version, it may lack settings that there were not yet
+        was = settings(read_config(old['out']), old['out'])       # an older version's may lack some of today's
         for run in runs:
-            now = settings(json.loads(json.dumps(run['asked'])))
-            names = ('model', 'data') if old['arm'] != run['arm'] else was.keys() & now.keys()
+            now = settings(json.loads(json.dumps(run['asked'])), run['out'])
+            names = was.keys() & now.keys() & (whole if old['arm'] != run['arm'] else was.keys())
+            if 'contents' in names: names -= {'data'}       # the same images may be in another place
             if other := next((k for k in now if k in names and was[k] != now[k]), None):
-                raise InputError(f'{old["out"]} is there already, and its {other} is {was[other]}, not {now[other]}; choose another --out' + ', or another name for the --arm'*(other not in ('model', 'data')))
+                what = f'its {other} is {was[other]}, not {now[other]}' if other != 'contents' else 'its images are others'
+                arm = '' if other in whole else ', or another name for the --arm'
+                raise InputError(f'{old["out"]} is there already, and {what}; choose another --out{arm}')
 
 def read_evaluation(
     path,       # a run's folder
@@ -374,6 +399,14 @@ def finished(run)->bool:
     except InputError: return False
 
 # %% ../nbs/09_cli.ipynb #89cbd148
+def end_with_parent():
+    """End this process, as by `kill`, when its parent ends, however that comes about. A pipe that nobody writes into
+    tells: the system closes it with the process that holds the other end."""
+    def watch():
+        while os.read(0, 1): pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=watch, daemon=True).start()
+
 class _Live(list):
     "Processes at work; `stopped` is the signal that ended the sweep."
     stopped = None
@@ -387,15 +420,15 @@ def run_once(
     threads:int,        # for each run, if its network does not say
     live=None,
 )->str:                 # '' or its error
-    "Train in a process of its own."
+    "Train in a process of its own, which ends with this one (`end_with_parent`)."
     if live is not None and live.stopped: return 'not started'
-    env = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
-    p = subprocess.Popen([sys.executable, '-m', 'disentangle_nb.cli', *run['command']], env=env,
-                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if live is not None:
-        live.append(p)
-        if live.stopped: p.terminate()
-    err = p.communicate()[1].strip().splitlines()
+    env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'DISENTANGLE_CHILD': '1'}
+    with subprocess.Popen([sys.executable, '-m', 'disentangle_nb.cli', *run['command']], env=env, text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as p:
+        if live is not None:
+            live.append(p)
+            if live.stopped: p.terminate()
+        err = p.stderr.read().strip().splitlines()
     return '' if p.returncode == 0 else err[-1] if err else f'exit status {p.returncode}'
 
 # %% ../nbs/09_cli.ipynb #23dc3416
@@ -405,7 +438,8 @@ def sweep(
     engine:str='local', # or 'ray': on a Ray cluster, whose nodes see the same folders
     say=print,
 )->dict:                # folder -> error, of the runs that failed
-    """Do what is left to do. SIGTERM and Ctrl-C are passed on to the runs, which save.
+    """Do what is left to do. Ctrl-C, SIGTERM and SIGHUP are passed on to the runs, which save, as they do if this
+    process is killed.
     Raises `InputError` if a run cannot start, or if Ray is asked for and missing; `Interrupted`."""
     runs = planned(runs)
     todo = [r for r in runs if not finished(r)]
@@ -418,24 +452,30 @@ def sweep(
     how = dict(backend='threading', return_as='generator') if engine == 'local' else dict(backend='ray')
     with on_signals(live.stop) if live is not None else nullcontext():
         for run, error in zip(todo, joblib.Parallel(jobs, **how)(joblib.delayed(run_once)(r, threads, live) for r in todo)):
-            say(f'{run["out"]}: {error or "done"}')
+            gone = (OSError,) if live and live.stopped else ()        # perhaps the terminal is
+            with suppress(*gone): say(f'{run["out"]}: {error or "done"}')
             if error: failed[run['out']] = error
     if live and live.stopped: raise Interrupted(f'interrupted by {live.stopped.name}; the same sweep goes on where it was', live.stopped)
     return failed
 
 # %% ../nbs/09_cli.ipynb #91ef3348
 def summary(
-    runs:list,          # from `sweep_runs`; left out are those with a missing or damaged file, or whose evaluation is not of their last step
+    runs:list,          # from `sweep_runs`; left out are those whose evaluation is missing, or not of their last step
 )->list:                # a dict for each: arm, k, seed, evaluation, last metrics and their step, CPU time
-    "The numbers of finished runs. Where evaluation and training have a metric of one name, the evaluation's."
+    """The numbers of finished runs. Where evaluation and training have a metric of one name, the evaluation's. What is
+    damaged or lacks lines is named in a warning."""
     rows = []
     for r in runs:
         if not (r['out']/'evaluation.json').is_file(): continue
         try:
-            last = {name: (read_jsonl(r['out']/f'{name}.jsonl') or [{}])[-1] for name in ('metrics', 'timings')}
-            step, found = read_tensors(r['out']/'model.safetensors')[1].get('step'), read_evaluation(r['out'])
-        except InputError: continue
-        if step != str(last['metrics'].get('step')): continue
+            logs = {name: read_jsonl(r['out']/f'{name}.jsonl') for name in ('metrics', 'timings')}
+            step, found = int(read_tensors(r['out']/'model.safetensors')[1].get('step', 0)), read_evaluation(r['out'])
+        except InputError as e: warnings.warn(f'{e}; the table is without that run'); continue
+        if any(row['step'] > step for row in logs['metrics']): continue
+        last = {name: next((row for row in log if row['step'] == step), {'step': step}) for name, log in logs.items()}
+        if lacking := [f'{name}.jsonl' for name, row in last.items() if len(row) == 1]:
+            warnings.warn(f'{r["out"]}: {" and ".join(lacking)} without a line of step {step}; '
+                          'the table has what else there is')
         result = {k: v for k, v in found.items() if isinstance(v, (int, float))}
         rows.append({**{k: r[k] for k in ('arm', 'k', 'seed')}, **last['metrics'], **result, 'cpu_seconds': round(last['timings'].get('cpu_seconds', math.nan), 1)})
     return rows
@@ -464,8 +504,18 @@ def plot_summary(
 
 # %% ../nbs/09_cli.ipynb #f4ed7426
 class _Parser(argparse.ArgumentParser):
-    "Errors in one line."
-    def error(self, message): raise InputError(f'{message}; see: {self.prog} --help')
+    "Errors in one line; what begins like a negative number is never an option, but the value of the one before."
+    def error(self, message):
+        what = message.replace('expected one argument', 'must be followed by a value')
+        raise InputError(f'{what}; see: {self.prog} --help')
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = []
+        for word in sys.argv[1:] if args is None else args:
+            value = re.match(r'-(\d|\.\d|inf|nan)', word) and words and re.fullmatch('--[^=]+', words[-1])
+            if value: words[-1] += f'={word}'
+            else: words.append(word)
+        return super().parse_known_args(words, namespace)
 
 def _number(kind, least=-math.inf, most=math.inf):
     "A converter for argparse."
@@ -484,9 +534,14 @@ def _text(text):
     return text
 
 def _ints(text):
-    try: return tuple(int(t) for t in text.split(',') if t and text != 'none')
+    try: return tuple(int(t) for t in text.split(',') if t and text.strip() != 'none')
     except ValueError:
         raise argparse.ArgumentTypeError(f'must be integers separated by commas, found {text!r}') from None
+
+def _names(text):
+    names = [t.strip() for t in text.split(',')]
+    if not all(names): raise argparse.ArgumentTypeError(f'must be names separated by commas, found {text!r}')
+    return names
 
 def _range(text):
     "`0-4`, `0,5,10`, or both."
@@ -500,7 +555,7 @@ def _range(text):
 # %% ../nbs/09_cli.ipynb #11a1d32c
 def _add(p, name, kind, help, **kw):
     "One option, `--name`; `kind` converts its text."
-    metavar = name.upper() if kind is str else 'N,N' if kind is _ints else 'N'
+    metavar = name.upper() if kind in (str, _names) else 'N,N' if kind is _ints else 'N'
     p.add_argument('--' + name.replace('_', '-'), type=_text if kind is str else kind, metavar=metavar, help=help.replace('%', '%%'), **kw)
 
 def _default(cls, name):
@@ -522,8 +577,9 @@ def _add_config(p, cls):
 
 _known = f'{", ".join(DATA)}, or a folder of images'
 
-def _add_files(p):
+def _add_files(p, moved=False):
     _add(p, 'data_root', str, 'folder with the data files (default: $DISENTANGLE_DATA, else a cache)')
+    if moved: _add(p, 'data', str, 'where the folder of images is now, if it was moved or renamed after the training')
 
 def _add_image_size(p):
     _add(p, 'image_size', _number(int, 8), 'pixels a side, for faces and a folder of images (default: 64)')
@@ -567,7 +623,7 @@ def parser():
     p = commands.add_parser('evaluate', help='measure a trained model: one JSON object, kept in its folder', allow_abbrev=False,
                             description='Prints one JSON object; that of seed 0 is kept as evaluation.json in the folder.')
     p.add_argument('run', type=_text, help="a run's folder")
-    _add_files(p); _add_seed(p, 'the samples')
+    _add_files(p, moved=True); _add_seed(p, 'the samples')
 
     p = commands.add_parser('sweep', help='a grid of trainings, resumable', allow_abbrev=False,
                             description='Every K with every seed in every arm. Options not listed here are those of train, for every run.')
@@ -584,13 +640,13 @@ def parser():
     _add(p, 'n', _number(int, 1), 'samples (default: 64)', default=64)
     _add_seed(p, 'the latents')
     _add(p, 'out', str, 'a .png file, or a .gif in which they move through the latent space (default: samples.png)', default='samples.png')
-    _add(p, 'codes', str, 'of a .gif: the codes that move from one end to the other, with commas, a row for each (default: none; samples walk from latent to latent)')
+    _add(p, 'codes', _names, 'of a .gif: the codes that move from one end to the other, with commas, a row for each (default: none; samples walk from latent to latent)')
 
     def of_images(name, help, what='image files; by default test images of the data that it was trained on'):
         p = commands.add_parser(name, help=help, allow_abbrev=False)
         p.add_argument('run', type=_text, help="a run's folder, or hf://OWNER/NAME")
         p.add_argument('files', nargs='*', type=_text, metavar='IMAGE', help=what)
-        _add_files(p); _add_seed(p, 'the choice of test images')
+        _add_files(p, moved=True); _add_seed(p, 'the choice of test images')
         return p
     p = of_images('infer', 'read codes off images: a JSON object a line')
     _add(p, 'n', _number(int, 1), 'test images (default: 8)', default=8)
@@ -598,7 +654,7 @@ def parser():
     _add(p, 'n', _number(int, 1), 'test images (default: 16)', default=16)
     _add(p, 'out', str, 'a .png file (default: reconstructions.png)', default='reconstructions.png')
     p = of_images('edit', 'move single variables of an encoded image: a picture', 'an image file; by default a test image')
-    _add(p, 'variables', str, 'such as c_cont1,z3 (default: all codes)')
+    _add(p, 'variables', _names, 'such as c_cont1,z3 (default: all codes)')
     _add(p, 'steps', _number(int, 2, 100), 'values of each (default: 9)', default=9)
     _add(p, 'out', str, 'a .png file (default: edits.png)', default='edits.png')
     p = of_images('interpolate', 'go from one encoded image to another: a picture', 'two image files; by default two test images')
@@ -636,20 +692,33 @@ def _train(model, **options):
     if 'category_error' in result: print(f'{what} match: {100*(1-result["category_error"]):.1f} %')
 
 # %% ../nbs/09_cli.ipynb #b9727653
-def _splits(run, model, told, data_root):
-    "The data that a run was trained on."
-    data, size, file = told.get('data'), told.get('image_size', 64), Path(run)/'config.json'
+def _place(run, told, moved):
+    "The name or folder of the data that a run was trained on; `moved` is where somebody says they are now."
+    data, file = told.get('data'), Path(run)/'config.json'
     if not isinstance(data, str): raise InputError(f'{file} does not say on which data the model was trained')
+    if moved in (None, data) and (data in DATA or as_path(data).is_dir()): return data
+    if moved is None: raise InputError(f'unknown data {data!r}: if the images were moved, give their folder by --data')
+    if data in DATA:
+        raise InputError(f'the model was trained on {data}, which --data-root finds; --data is for a folder of images')
+    if not as_path(moved).is_dir(): raise InputError(f'--data {moved} is not a folder')
+    if 'contents' not in told: warnings.warn(f'{file} does not say what was in {data}; {moved} is taken for the same')
+    return moved
+
+def _splits(run, model, told, data_root, moved=None):
+    "The data that a run was trained on. Raises `InputError` for others in the place that somebody says they are in."
+    data, size, file = _place(run, told, moved), told.get('image_size', 64), Path(run)/'config.json'
     if type(size) is not int or size < 1: raise InputError(f'{file}: image_size must be a number of pixels, found {size!r}')
     splits = [load_data(data, s, data_root, size, 'skip' if told.get('skip_corrupt') else 'refuse') for s in ('train', 'test')]
     if splits[0].shape != model.config.shape: raise InputError(f'{data} now has items of shape {splits[0].shape}, and the model was trained on {model.config.shape}')
-    if 'contents' in told and told['contents'] != contents(splits): warnings.warn(f'{data} is not as it was when the model was trained')
+    if told.get('contents', found := contents(splits)) != found:
+        if moved: raise InputError(f'{moved} holds other images than those that the model was trained on')
+        warnings.warn(f'{data} is not as it was when the model was trained')
     return splits
 
 # %% ../nbs/09_cli.ipynb #a4d20371
-def _evaluate(run, data_root, seed):
+def _evaluate(run, data_root, data, seed):
     model, told = load(run), read_config(run)
-    splits, threads = _splits(run, model, told, data_root), told.get('threads', torch.get_num_threads())
+    splits, threads = _splits(run, model, told, data_root, data), told.get('threads', torch.get_num_threads())
     if type(threads) is not int or threads < 1: raise InputError(f'{Path(run)/"config.json"}: threads must be an integer >= 1, found {threads!r}')
     with cpu_threads(threads): result = evaluation(model, *splits, seed)
     print(json.dumps(result), flush=True)
@@ -657,7 +726,7 @@ def _evaluate(run, data_root, seed):
 
 # %% ../nbs/09_cli.ipynb #399cc5f3
 def _target(path, suffix='.png', option='--out'):
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() != suffix: raise InputError(f'{path} is not {"an" if suffix == ".onnx" else "a"} {suffix} file; give {option} a name that ends in {suffix}')
     if not path.parent.is_dir(): raise InputError(f'the folder {path.parent} does not exist; make it first')
     if path.is_dir() or not os.access(path.parent, os.W_OK): raise InputError(f'{path} cannot be written; choose another {option}')
@@ -702,7 +771,7 @@ def _sample(run, n, seed, out, codes):
     if codes and not moving: raise InputError('--codes move in a .gif; give --out a name that ends in .gif')
     if not moving: return print(f'{save_figure(plot_samples(model, n, seed), out)}: {n} samples, seed {seed}')
     if len(model.config.shape) != 3: raise InputError('a .gif is of images, and the model is of points')
-    names, columns = codes.split(',') if codes else [], None
+    names, columns = codes or [], None
     if names:
         match = read_evaluation(run).get('category_match')
         try: frames = sway(model, names, seed=seed, match=match)
@@ -710,49 +779,49 @@ def _sample(run, n, seed, out, codes):
         columns = frames.shape[1]//len(names)
     else: frames = walk(model, n, seed=seed)
     save_animation(frames, out, columns, zoom=max(1, 56//frames.shape[-1]))
-    print(f'{out}: {f"{codes} from one end to the other" if codes else f"{n} samples on the move"}, seed {seed}')
+    what = f'{",".join(names)} from one end to the other' if names else f'{n} samples on the move'
+    print(f'{out}: {what}, seed {seed}')
 
 # %% ../nbs/09_cli.ipynb #8cf45931
-def _images(run, model, files, n, seed, data_root):
+def _images(run, model, files, n, seed, data_root, data):
     "Given images, or `n` test images of the run's data, as the model sees them; and their names."
-    if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
+    need_images(model)
     if files: return torch.stack([read_image(f, model.config.shape) for f in files]), files
-    told = read_config(run)
-    test = _splits(run, model, told, data_root)[1]
-    if not len(test): raise InputError(f'{told["data"]} has no test images; name image files')
+    test = _splits(run, model, read_config(run), data_root, data)[1]
+    if not len(test): raise InputError(f'{test.name} has no test images; name image files')
     idx = test.some(n, seed)[:n]
-    return test.items(idx).cpu(), [f'{told["data"]} test {i}' for i in idx.tolist()]
+    return test.items(idx).cpu(), [f'{test.name} test {i}' for i in idx.tolist()]
 
 # %% ../nbs/09_cli.ipynb #000c5bc0
-def _infer(run, files, n, seed, data_root):
+def _infer(run, files, n, seed, data_root, data):
     model = load(run)
     if not hasattr(model, 'infer'): raise InputError(f'a {model.name} reads nothing off images; train infogan or vaeinfogan')
-    x, names = _images(run, model, files, n, seed, data_root)
+    x, names = _images(run, model, files, n, seed, data_root, data)
     read = {k: v.tolist() for k, v in model.infer(x).items()}
     for i, name in enumerate(names): print(json.dumps({'image': str(name), **{k: v[i] for k, v in read.items()}}))
 
 # %% ../nbs/09_cli.ipynb #209fa486
-def _reconstruct(run, files, n, seed, data_root, out):
+def _reconstruct(run, files, n, seed, data_root, data, out):
     out, model = _target(out), need_encoder(load(run))
-    x, _ = _images(run, model, files, n, seed, data_root)
+    x, _ = _images(run, model, files, n, seed, data_root, data)
     print(f'{save_figure(plot_reconstructions(model, x), out)}: {len(x)} images')
 
 # %% ../nbs/09_cli.ipynb #35502b52
-def _edit(run, files, variables, steps, seed, data_root, out):
+def _edit(run, files, variables, steps, seed, data_root, data, out):
     out, model = _target(out), need_encoder(load(run))
     if len(files) > 1: raise InputError(f'edit takes one image, found {len(files)}')
-    names = variables.split(',') if variables else list(codes_of(model)) or all_variables(model)
+    names = variables or list(codes_of(model)) or all_variables(model)
     for n in names:
         try: vary(model, model.sample_latent(1, torch.Generator().manual_seed(0)), n)
         except ValueError as e: raise InputError(str(e)) from None
-    x, (name, *_) = _images(run, model, files[:1], 1, seed, data_root)
+    x, (name, *_) = _images(run, model, files[:1], 1, seed, data_root, data)
     print(f'{save_figure(plot_edits(model, x, names, steps), out)}: {name}, {len(names)} variables')
 
 # %% ../nbs/09_cli.ipynb #974db4cc
-def _interpolate(run, files, steps, seed, data_root, out):
+def _interpolate(run, files, steps, seed, data_root, data, out):
     out, model = _target(out), need_encoder(load(run))
     if len(files) not in (0, 2): raise InputError(f'interpolate goes between two images, found {len(files)}')
-    x, names = _images(run, model, files, 2, seed, data_root)
+    x, names = _images(run, model, files, 2, seed, data_root, data)
     if len(x) < 2: raise InputError('interpolate goes between two images, and there is one test image; name two files')
     fig, ax = plt.subplots(figsize=(steps, 1.3))
     draw(ax, interpolate(model, x[:1], x[1:], steps), steps); fig.tight_layout()
@@ -801,13 +870,14 @@ def _sweep(model, unroll, seeds, arm, out, jobs, engine, rest):
     arms = {}
     for a in arm:
         name, equals, options = a.partition('=')
+        name = name.strip()
         if not equals or not name or '/' in name: raise InputError(f"--arm must be NAME=OPTIONS, such as cut='--lookahead', found {a!r}")
         if name in arms: raise InputError(f'there are two arms named {name!r}')
         try: arms[name] = shlex.split(options)
         except ValueError as e: raise InputError(f'--arm {a!r} cannot be read ({e})') from None
     taken = {'--unroll', '--seed', '--out', '--resume', '--help', '-h'} & {t.split('=')[0] for t in [*rest, *(w for o in arms.values() for w in o)]}
     if taken: raise InputError(f'{taken.pop()} is set by the sweep itself; use --unroll, --seeds and --out of sweep')
-    out = Path(out)
+    out = as_path(out)
     if (out/'config.json').exists(): raise InputError(f'{out} is a run; choose another folder for the sweep')
     near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     if not (near.is_dir() and os.access(near, os.W_OK)): raise InputError(f'{out} cannot be made or written in; choose another folder')
@@ -832,8 +902,13 @@ def _terminated(number, frame): raise Interrupted('terminated; what was saved be
 # %% ../nbs/09_cli.ipynb #aceddf61
 def main(argv=None):
     """The `disentangle` command. Exit status 0; 1 if a training broke; 2 for input that cannot work; 130 for
-    Ctrl-C, 143 for SIGTERM."""
-    command, options, tell = None, {}, (lambda text: None) if int(os.environ.get('RANK', 0)) else partial(print, file=sys.stderr)     # of several processes, the first
+    Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+    command, options = None, {}
+    def tell(text):
+        if int(os.environ.get('RANK', 0)): return                  # of several processes, the first does
+        with suppress(OSError): print(text, file=sys.stderr)       # the terminal may be gone
+    if signal.getsignal(signal.SIGINT) == _quit: signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.pop('DISENTANGLE_CHILD', None): end_with_parent()
     try:
         options, rest = parser().parse_known_args(argv)
         options = vars(options)
@@ -841,7 +916,7 @@ def main(argv=None):
         if 'run' in options: options['run'] = [run_folder(r) for r in options['run']] if command == 'explore' else run_folder(options['run'])
         if command == 'sweep': options['rest'] = rest
         elif rest: raise InputError(f'unrecognized arguments: {" ".join(rest)}; see: disentangle {" ".join(filter(None, (command, options.get("model"))))} --help')
-        with warnings.catch_warnings(), on_signals(_terminated, signal.SIGTERM):
+        with warnings.catch_warnings(), on_signals(_terminated, *ending_signals()[1:]):
             warnings.showwarning = lambda message, *_: tell(f'warning: {" ".join(str(message).split())}')
             {'train': _train, 'evaluate': _evaluate, 'sweep': _sweep, 'sample': _sample, 'infer': _infer, 'reconstruct': _reconstruct,
              'edit': _edit, 'interpolate': _interpolate, 'explore': _explore, 'export': _export, 'data': _data}[command](**options)

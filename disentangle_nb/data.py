@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DOWNLOADS', 'SHAPES', 'FACTORS', 'FACE', 'DATA', 'DIGITS', 'InputError', 'first_line', 'Dataset', 'to_float',
-           'to_uint8', 'ring_centres', 'grid_centres', 'mixture', 'digits', 'data_root', 'mnist_like', 'fetch',
-           'mnist_small', 'Made', 'digits_of', 'render_shapes', 'shapes', 'stacked_mnist', 'image_folder', 'read_image',
-           'face_svg', 'render_faces', 'kept', 'avatars', 'celeba', 'load_data']
+           'to_uint8', 'ring_centres', 'grid_centres', 'mixture', 'digits', 'as_path', 'data_root', 'mnist_like',
+           'fetch', 'mnist_small', 'Made', 'digits_of', 'render_shapes', 'shapes', 'stacked_mnist', 'image_folder',
+           'read_image', 'face_svg', 'render_faces', 'kept', 'avatars', 'celeba', 'load_data']
 
 # %% ../nbs/00_data.ipynb #391c4377
 import gzip, hashlib, io, json, math, os, re, warnings
@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -146,12 +146,15 @@ def digits(
     return Dataset('digits', x, torch.tensor(y[idx]), tuple(map(str, range(10))))
 
 # %% ../nbs/00_data.ipynb #6434f7c0
+def as_path(path)->Path:
+    "A path, with `~` for the user's home."
+    return Path(os.path.expanduser(path))
+
 def data_root(
     root=None,      # a folder, or None
 )->Path:
     "Where files live: `root`, else `$DISENTANGLE_DATA`, else `~/.cache/disentangle_nb`."
-    root = root or os.environ.get('DISENTANGLE_DATA')
-    return Path(root or Path.home()/'.cache'/'disentangle_nb').expanduser()
+    return as_path(root or os.environ.get('DISENTANGLE_DATA') or '~/.cache/disentangle_nb')
 
 DOWNLOADS = {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST'}
 
@@ -165,7 +168,7 @@ def _archives(name):
 def _read_idx(data):
     """The array in an IDX file's bytes:
     two zeros, type 8 (unsigned byte), the number of dimensions, their sizes, the values."""
-    if data[:3] != b'\0\0\x08': raise ValueError('not an IDX file of bytes')
+    if data[:3] != b'\0\0\x08' or len(data) < 4: raise ValueError('not an IDX file of bytes')
     n = data[3]
     return np.frombuffer(data, np.uint8, offset=4+4*n).reshape(np.frombuffer(data, '>i4', n, 4)).copy()
 
@@ -179,6 +182,20 @@ def _verified(path, md5, name, root):
     if found != md5:
         raise InputError(f'{path} is corrupt (md5 {found}, expected {md5}); delete it and {how}')
     return data
+
+def _unpacked(archive):
+    """The array in the file that an archive was unpacked to, by either of its usual names; `None` if there is none.
+    Raises `InputError` for one that is not whole."""
+    names = archive.stem, archive.stem.replace('-idx', '.idx')
+    file = next((p for p in map(archive.with_name, names) if p.is_file()), None)
+    if file is None: return None
+    n = 60_000 if file.name.startswith('train') else 10_000
+    try:
+        x = _read_idx(file.read_bytes())
+        if x.shape == ((n, 28, 28) if 'images' in file.name else (n,)): return x
+    except ValueError: pass
+    except OSError as e: raise InputError(f'{file} cannot be read ({e.strerror})') from None
+    raise InputError(f'{file} is not the published file; delete it, and get its archive by: disentangle data')
 
 # %% ../nbs/00_data.ipynb #6e9e13bb
 def mnist_like(
@@ -194,8 +211,10 @@ def mnist_like(
     prefix = {'train': 'train', 'test': 't10k'}[split]
     def read(kind):
         file, md5 = next(r for r in resources if r[0].startswith(prefix) and kind in r[0])
-        archive = _verified(root/cls.__name__/'raw'/file, md5, name, root)
-        return torch.from_numpy(_read_idx(gzip.decompress(archive)))
+        archive = root/cls.__name__/'raw'/file
+        unpacked = None if archive.exists() else _unpacked(archive)
+        if unpacked is None: unpacked = _read_idx(gzip.decompress(_verified(archive, md5, name, root)))
+        return torch.from_numpy(unpacked)
     classes = tuple(c.split(' - ')[0] for c in cls.classes)
     return Dataset(name, read('images')[:, None], read('labels').long(), classes)
 
@@ -204,13 +223,15 @@ def fetch(
     name:str,      # 'mnist' or 'fashion_mnist'
     root=None,     # see `data_root`
 )->Path:           # where the files are
-    "Download what is missing or is not the published file. Raises `InputError` if that fails."
+    "Download what is missing, packed or unpacked, or is not the published file. Raises `InputError` if that fails."
     from torchvision.datasets.utils import download_url
     cls, resources = _archives(name)
     root = data_root(root)
     raw = root/cls.__name__/'raw'
     new = [p for p in (raw, raw.parent, root) if not p.exists()]
     def get(file, md5):
+        with suppress(InputError):
+            if not (raw/file).exists() and _unpacked(raw/file) is not None: return
         for last, mirror in zip((*[False]*(len(cls.mirrors) - 1), True), cls.mirrors):
             try: return download_url(mirror + file, raw, md5=md5)
             except Exception:
@@ -332,17 +353,29 @@ def stacked_mnist(
                    factor_sizes=(10, 10, 10), factor_ordered=(False,)*3)
 
 # %% ../nbs/00_data.ipynb #a9f417b2
-_suffixes = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
+_suffixes = {'.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.dib', '.webp', '.gif', '.tif', '.tiff',
+             '.ppm', '.pgm', '.pbm', '.pnm', '.avif', '.jp2'}
+_unread = {'.heic', '.heif', '.jxl', '.svg', '.psd', '.tga', '.ico', '.exr', '.dng', '.cr2', '.nef', '.arw'}
 
-_formats = ('PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM')      # whatever a file's name says; none that runs another program
+# whatever a file's name says; none that runs another program
+_formats = ('PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', 'TIFF', 'PPM', 'AVIF', 'JPEG2000')
+
+@cache
+def _decoders():
+    "Those of the formats that this Pillow knows."
+    from PIL import Image
+    Image.init()
+    return [f for f in _formats if f in Image.OPEN]
 
 def _opened(path, use, name=None):
-    "`use(image)`. Raises `InputError` naming a file that cannot be decoded."
+    "`use(image)`. Raises `InputError` naming a file that is missing or cannot be decoded."
     from PIL import Image
     try:
-        with Image.open(path, formats=_formats) as im: return use(im)
+        with Image.open(path, formats=_decoders()) as im: return use(im)
+    except FileNotFoundError: raise InputError(f'{name or path} is missing') from None
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as e:
-        raise InputError(f'{name or path} cannot be read as an image ({first_line(e)}); repair or remove it') from None
+        raise InputError(f'{name or path} cannot be read as an image ({first_line(e)}); '
+                         'convert, repair or remove it') from None
 
 def _square(im, size, mode):
     """A centred square of an image as a (size, size[, 3]) uint8 array, upright, on white where it is transparent; 16 bits a
@@ -363,6 +396,44 @@ def _side(size):
 
 def _is_grey(im): return im.mode in ('1', 'L', 'LA') or im.mode.startswith('I')
 
+# %% ../nbs/00_data.ipynb #8ee192e0
+_hidden = ('.', '__MACOSX', '@eaDir', '$RECYCLE.BIN')      # how names begin of what is no picture of anybody's
+
+def _files_below(folder, refuse):
+    """Every file below a folder, sorted: hidden ones left out, links followed, but not to a folder that they are in.
+    `refuse` is called with an `InputError` for a broken link, and for a folder that cannot be read."""
+    found = []
+    def unreadable(e): refuse(InputError(f'{e.filename} cannot be read ({e.strerror})'))
+    for at, folders, names in os.walk(folder, followlinks=True, onerror=unreadable):
+        above = {os.path.realpath(p) for p in (Path(at), *Path(at).parents)}
+        folders[:] = [d for d in folders if not d.startswith(_hidden) and os.path.realpath(Path(at, d)) not in above]
+        for file in (Path(at, n) for n in names if not n.startswith(_hidden)):
+            if os.path.isfile(file): found.append(file)
+            elif file.is_symlink():
+                to = os.readlink(file)
+                refuse(InputError(f'{file} is a link to {to}, which is not there; mend or remove it'))
+    return sorted(found)
+
+_split_names = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'test',
+                'val': 'val', 'valid': 'val', 'validation': 'val'}
+
+def _own_splits(path, found):
+    """`(split, class)` of each file, by the folders that it lies in, if some are called `train` and others `test` (or
+    `val`); empty if not. Raises `InputError` for a file in none of them."""
+    def told(file):
+        folders = file.relative_to(path).parts[:-1]
+        at = next((i for i, n in enumerate(folders) if n.lower() in _split_names), len(folders))
+        split = _split_names[folders[at].lower()] if at < len(folders) else None
+        return split, PurePath(*folders[:at], *folders[at+1:]).as_posix()
+    own = {f: told(f) for f in found}
+    kinds = {split for split, _ in own.values()}
+    if not ('train' in kinds and kinds & {'test', 'val'}): return {}
+    if stray := next((f for f, (split, _) in own.items() if split is None), None):
+        raise InputError(f'{path} is split into folders for training and testing, '
+                         f'and {stray} lies in none of them; move it')
+    held_out = 'test' if 'test' in kinds else 'val'
+    return {f: ('test' if split == held_out else 'train', name) for f, (split, name) in own.items()}
+
 # %% ../nbs/00_data.ipynb #f4ede2e8
 def image_folder(
     path,                # the folder
@@ -370,33 +441,39 @@ def image_folder(
     split:str='train',   # 'train' (nine in ten) or 'test'
     corrupt:str='refuse',  # or 'skip': what to do about a file that cannot be read
 )->Dataset:
-    """Every image under `path`: (1, size, size) if all of them are grey, else (3, size, size).
-    Raises `InputError` if there is none, one is corrupt, or `split` or `corrupt` is something else; if those are to be skipped, a warning names them."""
+    """Every image under `path` that is not hidden: (1, size, size) if all of them are grey, else (3, size, size).
+    Raises `InputError` if there is none, one cannot be read, or `split` or `corrupt` is something else; what is to be
+    skipped is named in a warning."""
     _one_of('split', split, 'train', 'test'); _one_of('corrupt', corrupt, 'refuse', 'skip'); _side(size)
-    path = Path(path).absolute()           # so that a folder called mnist is not taken for MNIST
-    found = sorted(f for f in path.rglob('*') if f.suffix.lower() in _suffixes and f.is_file())
-    if not found: raise InputError(f'{path} has no images ({", ".join(sorted(_suffixes))})')
-    bad = []
+    path, bad = as_path(path).absolute(), []           # absolute, so that a folder called mnist is not taken for MNIST
+    def refuse(e):
+        if corrupt == 'refuse': raise e
+        bad.append(first_line(e))
     def opened(file, use):
         try: return _opened(file, use)
-        except InputError as e:
-            if corrupt == 'refuse': raise
-            bad.append(first_line(e))
-    order = np.random.RandomState(0).permutation(len(found))
-    n_test = len(found)//10
+        except InputError as e: refuse(e)
+    found = [f for f in _files_below(path, refuse) if f.suffix.lower() in _suffixes | _unread]
+    if not found:
+        raise InputError(f'{path} has no images ({", ".join(sorted(_suffixes))}; hidden ones do not count)')
+    own = _own_splits(path, found)
     mode = 'L' if all(opened(f, _is_grey) in (True, None) for f in found) else 'RGB'
-    chosen = [found[i] for i in sorted(order[:n_test] if split == 'test' else order[n_test:])]
+    chosen = [f for f in found if own[f][0] == split] if own else _tenth(found, split)
     read = [(f, opened(f, partial(_square, size=size, mode=mode))) for f in chosen]
     chosen, images = [f for f, x in read if x is not None], [x for _, x in read if x is not None]
     if bad: warnings.warn(f'{len(set(bad))} corrupt files are skipped: ' + '; '.join(dict.fromkeys(bad)))
     if not images and split == 'train': raise InputError(f'{path} has no image that can be read')
     x = torch.from_numpy(np.stack(images)) if images else torch.zeros(0, size, size, *[3]*(mode == 'RGB'), dtype=torch.uint8)
     x = x[:, None] if mode == 'L' else x.permute(0, 3, 1, 2).contiguous()
-    class_of = lambda f: f.parent.relative_to(path).as_posix()
+    class_of = lambda f: own[f][1] if own else f.parent.relative_to(path).as_posix()
     classes = tuple(sorted(set(map(class_of, found))))
     if len(classes) == 1: return Dataset(str(path), x)
     y = torch.tensor([classes.index(class_of(f)) for f in chosen], dtype=torch.long)
     return Dataset(str(path), x, y, classes)
+
+def _tenth(found, split):
+    "One file in ten, chosen by a fixed shuffle, for `test`; the others for `train`."
+    order, n_test = np.random.RandomState(0).permutation(len(found)), len(found)//10
+    return [found[i] for i in sorted(order[:n_test] if split == 'test' else order[n_test:])]
 
 # %% ../nbs/00_data.ipynb #d3c62870
 def read_image(
@@ -404,7 +481,8 @@ def read_image(
     shape,               # (C, H, H), as a model wants it
 )->Tensor:               # of that shape, in [-1, 1]
     "One image, cropped to a square and scaled. Raises `InputError` for a missing or corrupt file."
-    if not Path(path).is_file(): raise InputError(f'{path} is missing, or is not a file')
+    path = as_path(path)
+    if not path.is_file(): raise InputError(f'{path} is missing, or is not a file')
     x = torch.tensor(_opened(path, partial(_square, size=shape[-1], mode='L' if shape[0] == 1 else 'RGB')))
     return to_float(x[None] if shape[0] == 1 else x.permute(2, 0, 1))
 
@@ -534,41 +612,64 @@ def avatars(
                    factor_ordered=(True, False, False, True, False, False, False, False, False))
 
 # %% ../nbs/00_data.ipynb #82b1b398
-def _partition(folder, name):
-    "A table of CelebA as {file: ints}, and the columns' names; from its .txt or .csv form."
-    text = next((folder/f'{name}{s}' for s in ('.txt', '.csv') if (folder/f'{name}{s}').is_file()), None)
-    def refuse(what): raise InputError(f'{text or folder/name} {what}; how to get CelebA is in chapter 00')
+def _first_there(folder, *names):
+    "The first of the names that is there, in the folder itself or where the authors' shared drive has it; or `None`."
+    return next((p for n in names for sub in ('', 'Anno', 'Eval', 'Img') if (p := folder/sub/n).exists()), None)
+
+def _is_int(text): return re.fullmatch(r'-?\d+', text)
+
+def _celeba_table(folder, name):
+    """A table of CelebA as {file: ints}, and the columns' names, from its .txt or .csv form. Blanks, commas and quotes
+    separate the values; a column of row numbers before the file's name, as pandas writes one, is left out."""
+    text = _first_there(folder, f'{name}.txt', f'{name}.csv')
+    def refuse(what): raise InputError(f'{text} {what}; how to get CelebA is in chapter 00')
     if text is None: raise InputError(f'{folder/name}.txt is missing; how to get CelebA is in chapter 00')
-    try: rows = [line.replace(',', ' ').split() for line in text.read_text().splitlines() if line.strip()]
-    except UnicodeDecodeError: refuse('is not text')
-    is_row = lambda r: len(r) > 1 and all(v.lstrip('-').isdecimal() for v in r[1:])
-    if rows and len(rows[0]) == 1 and rows[0][0].isdecimal(): rows = rows[1:]             # the number of images
-    names = tuple(rows.pop(0)) if rows and not is_row(rows[0]) else ()
+    try: lines = text.read_text('utf-8-sig').splitlines()
+    except UnicodeDecodeError: refuse('is not text in UTF-8')
+    rows = [r for line in lines if (r := re.findall('[^\\s,;"]+', line))]
+    promised = int(rows.pop(0)[0]) if rows and len(rows[0]) == 1 and _is_int(rows[0][0]) else None
+    def row(r):
+        at = next((i for i, v in enumerate(r) if not _is_int(v)), len(r))        # the file's name
+        return r[at:] if len(r) > at + 1 and all(map(_is_int, r[at+1:])) else None
+    names = tuple(rows.pop(0)) if rows and not row(rows[0]) else ()
     if not rows: refuse('names no images')
-    width = len(rows[0])
-    if odd := next((r for r in rows if not is_row(r) or len(r) != width), None): refuse(f'is not a table of integers: see {" ".join(odd)[:40]}')
-    if names and len(names) not in (width - 1, width): refuse(f'names {len(names)} columns and has {width - 1}')
-    return {r[0]: [int(v) for v in r[1:]] for r in rows}, names[-(width - 1):] if names else ()
+    table = list(map(row, rows))
+    width = len(table[0] or ())
+    if odd := next((r for r, t in zip(rows, table) if not t or len(t) != width), None):
+        refuse('is not a table of integers, a line for each image, which begins with the name of its file: '
+               f'see {" ".join(odd)[:40]}')
+    if promised not in (None, len(table)): refuse(f'has lines for {len(table):,} images, and says {promised:,}')
+    spare = 2*(len(rows[0]) - width)                                             # `Unnamed: 0`
+    if names and not width - 1 <= len(names) <= width + spare: refuse(f'names {len(names)} columns and has {width - 1}')
+    return {r[0]: [int(v) for v in r[1:]] for r in table}, names[-(width - 1):] if names else ()
 
 # %% ../nbs/00_data.ipynb #a091d873
 def _celeba_files(folder, split):
     "`(images, attributes, names)` from the authors' layout; an image is a file and what to call it."
-    parts, _ = _partition(folder, 'list_eval_partition')
-    attributes, names = _partition(folder, 'list_attr_celeba')
+    parts, _ = _celeba_table(folder, 'list_eval_partition')
+    attributes, names = _celeba_table(folder, 'list_attr_celeba')
     if not names: raise InputError(f'{folder}/list_attr_celeba does not name the attributes')
     if any(len(v) != 1 for v in parts.values()): raise InputError(f'{folder}/list_eval_partition must have one number for each image')
-    images = folder/'img_align_celeba'
-    if (images/'img_align_celeba').is_dir(): images = images/'img_align_celeba'
+    usual = 'img_align_celeba'
+    images = _first_there(folder, f'{usual}/{usual}', usual, f'{usual}_png') or folder/usual
+    there = set(os.listdir(images)) if images.is_dir() else set()
+    def file(name):                                          # the tables say .jpg, whatever the images are
+        png = f'{Path(name).stem}.png'
+        return images/(png if name not in there and png in there else name)
     wanted = sorted(f for f, (part,) in parts.items() if (part == 2) == (split == 'test'))
     if lost := next((f for f in wanted if f not in attributes), None): raise InputError(f'{folder}/list_attr_celeba has no line for {lost}')
-    return [(images/f, None) for f in wanted], [attributes[f] for f in wanted], names
+    return [(file(f), None) for f in wanted], [attributes[f] for f in wanted], names
 
 # %% ../nbs/00_data.ipynb #cbe51b13
+def _parquet_files(folder):
+    hidden = lambda p: any(n.startswith(_hidden) for n in p.relative_to(folder).parts)
+    return [p for p in folder.rglob('*.parquet') if not hidden(p)]
+
 def _celeba_parquet(folder, split):
     "The same from Parquet files; the images as bytes."
     try: import pyarrow as pa, pyarrow.parquet as pq
     except ImportError: raise InputError('Parquet files need pyarrow: pip install "disentangle_nb[faces]"') from None
-    chosen = sorted(p for p in folder.rglob('*.parquet') if p.name.startswith('test') == (split == 'test'))
+    chosen = sorted(p for p in _parquet_files(folder) if p.name.startswith('test') == (split == 'test'))
     if not chosen: raise InputError(f'{folder} has no .parquet files of the {split} split')
     try: table = pq.read_table(chosen)
     except pa.ArrowException as e: raise InputError(f'the {split} split in {folder} cannot be read as Parquet ({first_line(e)})') from None
@@ -592,13 +693,16 @@ def celeba(
     missing or corrupt."""
     _one_of('split', split, 'train', 'test'); _side(size)
     if type(crop) is not int or not 1 <= crop <= 178: raise InputError(f'crop must be an integer from 1 to 178, the width of the images, found {crop!r}')
-    folder = data_root(root)/'celeba'
-    parquet = folder.is_dir() and any(folder.rglob('*.parquet'))
-    images, attributes, names = (_celeba_parquet if parquet else _celeba_files)(folder, split)
+    folder = _first_there(data_root(root), 'celeba', 'CelebA') or data_root(root)/'celeba'
+    images, attributes, names = (_celeba_parquet if _parquet_files(folder) else _celeba_files)(folder, split)
     if not images: raise InputError(f'{folder} has no images of the {split} split')
     def make():
         import joblib
         from tqdm.auto import tqdm
+        lost = [f for f, _ in images if isinstance(f, Path) and not f.exists()]
+        if lost:
+            more = f', and {len(lost) - 1:,} more of {len(images):,} images' if len(lost) > 1 else ''
+            raise InputError(f'{lost[0]} is missing{more}; unpack img_align_celeba.zip there')
         def one(image): return _opened(image[0], lambda im: _square(_centre(im, crop), size, 'RGB').transpose(2, 0, 1), image[1])
         return np.stack(joblib.Parallel(-1, prefer='threads')(joblib.delayed(one)(f) for f in tqdm(images, 'reading CelebA', disable=None)))
     x = torch.from_numpy(kept(folder/f'{split}-{len(images)}x{size}-{crop}.npz', make))
@@ -636,5 +740,5 @@ def load_data(
     if name == 'shapes': return shapes(split)
     if name == 'avatars': return avatars(split, image_size, root)
     if name == 'celeba': return celeba(split, image_size, root)
-    if str(name) and Path(name).is_dir(): return image_folder(name, image_size, split, corrupt)
+    if str(name) and as_path(name).is_dir(): return image_folder(name, image_size, split, corrupt)
     raise InputError(f'unknown data {str(name)!r}: neither a folder nor one of {", ".join(DATA)}')

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['tile', 'draw', 'plot_samples', 'codes_of', 'traverse', 'by_class', 'plot_traversal', 'plot_traversals', 'variables',
-           'vary', 'need_encoder', 'plot_reconstructions', 'plot_edits', 'interpolate', 'smooth', 'plot_log',
-           'plot_curves', 'mean_interval', 'save_figure', 'refreshing', 'save_pictures', 'walk', 'sway',
+           'vary', 'need_images', 'need_encoder', 'plot_reconstructions', 'plot_edits', 'interpolate', 'smooth',
+           'plot_log', 'plot_curves', 'mean_interval', 'save_figure', 'refreshing', 'save_pictures', 'walk', 'sway',
            'save_animation', 'explore', 'portable', 'own_controls', 'explorer_data', 'explorer_page']
 
 # %% ../nbs/08_explore.ipynb #caf205d5
@@ -168,10 +168,15 @@ def vary(
     return many
 
 # %% ../nbs/08_explore.ipynb #f8887f37
+def need_images(model):
+    "Raises `InputError` for a model of points."
+    if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
+    return model
+
 def need_encoder(model):
     "Raises `InputError` for a model that cannot read a whole latent off an image."
+    need_images(model)
     if not hasattr(model, 'reconstruct'): raise InputError(f'this needs an encoder, which {model.name} lacks; train vaeinfogan')
-    if len(model.config.shape) != 3: raise InputError('this is for images, and the model is of points')
     return model
 
 # %% ../nbs/08_explore.ipynb #e0b0d474
@@ -379,10 +384,10 @@ def explore(
     model,           # an InfoGAN
     size:int=280,    # pixels of the picture's side
 ):                   # an ipywidgets box
-    "Move the codes by hand and see one image follow."
+    "Move the codes by hand and see one image follow. Raises `InputError` for a model of points."
     import ipywidgets as w
     from PIL import Image
-    rng, codes = torch.Generator().manual_seed(0), codes_of(model)
+    rng, codes = torch.Generator().manual_seed(0), codes_of(need_images(model))
     state, out = {'z': model.sample_latent(1, rng)}, w.Image(format='png', width=size, height=size)
     def control(n, c):
         if isinstance(c, Categorical): return w.Dropdown(options=range(c.n), description=n)

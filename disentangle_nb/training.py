@@ -7,13 +7,13 @@ __all__ = ['PRECISIONS', 'OLDER', 'MODELS', 'flatten', 'unflatten', 'map_tensors
            'checksum', 'save_tensors', 'read_tensors', 'verify', 'load_tensors', 'pick_device', 'autocast', 'join',
            'leave', 'processes', 'share', 'from_first', 'any_of', 'as_of_now', 'read_config', 'versions', 'checkpoints',
            'check_run', 'hold', 'save_checkpoint', 'load_checkpoint', 'read_jsonl', 'write_run', 'Interrupted',
-           'Stopped', 'on_signals', 'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit', 'model_class',
-           'from_hub', 'run_folder', 'load', 'export_onnx']
+           'Stopped', 'ending_signals', 'on_signals', 'in_notebook', 'room', 'need_tensorboard', 'tensorboard', 'fit',
+           'model_class', 'from_hub', 'run_folder', 'load', 'export_onnx']
 
 # %% ../nbs/03_training.ipynb #747ab790
-import copy, gc, hashlib, importlib, importlib.util, json, os, platform, signal, sys, threading, time, uuid, warnings
+import copy, gc, hashlib, importlib, importlib.util, json, os, platform, re, signal, sys, threading, time, uuid, warnings
 from collections.abc import Callable
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from . import __version__
-from .data import InputError, first_line
+from .data import InputError, as_path, first_line
 
 # %% ../nbs/03_training.ipynb #d4479774
 def flatten(
@@ -68,7 +68,7 @@ def write_whole(
     write:Callable, # write(temporary path)
 ):
     "Write a file atomically: a temporary one of its own beside it, flushed to disk, then renamed. A failure leaves no trace."
-    path = Path(path)
+    path = as_path(path)
     tmp = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}.tmp')
     try:
         write(tmp)
@@ -263,18 +263,30 @@ def as_of_now(
 )->dict:
     "The same, with the settings that it is too old to have."
     own = config.get('config')
-    return {**config, 'config': {**OLDER, **own}} if isinstance(own, dict) and config.get('model') in MODELS else config
+    return {**config, 'config': {**OLDER, **own}} if isinstance(own, dict) and _defaults(config.get('model')) else config
 
 def read_config(
     path,           # a run's folder
 )->dict:
-    "A run's `config.json`. Raises `InputError` if `path` holds no run."
-    file = Path(path)/'config.json'
+    "A run's `config.json`. Raises `InputError` if `path` holds no run, or one of a newer version of this package."
+    file = as_path(path)/'config.json'
     if not file.is_file(): raise InputError(f'{path} holds no run: there is no {file.name} in it')
     try: config = json.loads(file.read_text())
     except ValueError as e: raise InputError(f'{file} is not JSON ({e})') from None
     if not isinstance(config, dict): raise InputError(f'{file} is not a JSON object')
+    _check_version(file, config)
     return as_of_now(config)
+
+def _check_version(file, config):
+    "Raise `InputError` for a configuration of a newer version than this one, and for settings that this one lacks."
+    settings, known, versions = config.get('config'), _defaults(config.get('model')), config.get('versions')
+    unknown = sorted(settings.keys() - known.keys()) if isinstance(settings, dict) and known else []
+    wrote = isinstance(versions, dict) and versions.get('disentangle_nb') or 'of another version'
+    release = lambda version: [int(n) for n in re.findall(r'\d+', str(version))[:2]]     # a third changes no settings
+    if release(wrote) > release(__version__) or unknown:
+        lacks = f', which has no setting {unknown[0]!r}' if unknown else ''
+        raise InputError(f'{file} was written by disentangle_nb {wrote}, and this is {__version__}{lacks}; '
+                         'upgrade disentangle_nb')
 
 # %% ../nbs/03_training.ipynb #90acb673
 def _difference(name, old, new):
@@ -300,7 +312,8 @@ def _check_same(where, old, new):
     "Raise `InputError` naming the first difference between two configurations."
     old = _known(old, new)
     if isinstance(old.get('config'), dict): old['config'] = {**_defaults(old.get('model')), **old['config']}
-    for k in sorted((old.keys() | new.keys()) - _free, key=lambda k: (k not in ('model', 'data'), k)):      # what explains the others first
+    place = {'data'} if old.get('contents') and new.get('contents') else set()      # of a folder, whose contents count
+    for k in sorted((old.keys() | new.keys()) - _free - place, key=lambda k: (k not in ('model', 'data'), k)):      # what explains the others first
         if old.get(k) != new.get(k):
             raise InputError(f'{where} was started with {_difference(k, old.get(k), new.get(k))}; '
                              'resume with the same, or choose another folder')
@@ -331,7 +344,7 @@ def check_run(
 )->Path:
     """Whether a run with this configuration can start or go on in the folder; nothing is written.
     Raises `InputError` if it holds another run or other files; a run that broke in its first step is none."""
-    out, config = Path(out), json.loads(json.dumps(config))
+    out, config = as_path(out), json.loads(json.dumps(config))
     if out.exists() and not out.is_dir(): raise InputError(f'{out} is a file, not a folder')
     there = out/'config.json'
     if there.exists() and not _stillborn(out):
@@ -416,7 +429,10 @@ def read_jsonl(
 )->list:
     "The objects of a `.jsonl` file; a half-written last line is dropped."
     if not Path(path).exists(): return []
-    try: rows = [json.loads(l) for l in Path(path).read_text().splitlines(keepends=True) if l.endswith('\n')]
+    try:
+        *lines, last = Path(path).read_text().split('\n')
+        rows = [json.loads(l) for l in lines]
+        with suppress(ValueError): rows.append(json.loads(last))
     except ValueError as e: raise InputError(f'{path} is damaged ({e}); delete its broken lines') from None
     if not all(isinstance(r, dict) and type(r.get('step')) is int for r in rows):
         raise InputError(f'{path} is damaged: every line must be an object with a step; delete the others')
@@ -442,23 +458,30 @@ class Interrupted(KeyboardInterrupt):
 class Stopped(Exception):
     "Training cannot go on, through no fault of its input; what was saved is whole."
 
+def ending_signals()->tuple:
+    "Ctrl-C, `kill`, and the end of the terminal, where there is such a signal and `nohup` has not turned it off."
+    hangup = getattr(signal, 'SIGHUP', None)
+    off = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if off else (signal.SIGINT, signal.SIGTERM, hangup)
+
 @contextmanager
 def on_signals(
     act:Callable,   # act(number, frame)
-    *numbers,       # SIGINT and SIGTERM by default
+    *numbers,       # `ending_signals` by default
 ):
     "Handle signals by `act` for a while."
     if threading.current_thread() is not threading.main_thread():      # only there can handlers be set
         yield
         return
-    before = {s: signal.signal(s, act) for s in numbers or (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, act) for s in numbers or ending_signals()}
     try: yield
     finally:
         for s, handler in before.items(): signal.signal(s, handler or signal.SIG_DFL)
 
 @contextmanager
 def _signals():
-    "A list that SIGINT and SIGTERM are added to as they come; an impatient second one raises `KeyboardInterrupt`. In a `fit` within a `fit` it stays empty: the outer one stops."
+    """A list that `ending_signals` are added to as they come; an impatient second one raises `KeyboardInterrupt`. In a
+    `fit` within a `fit` it stays empty: the outer one stops."""
     got, since = [], []
     if getattr(signal.getsignal(signal.SIGINT), 'of_fit', False):
         yield got
@@ -545,6 +568,15 @@ def tensorboard(
     return tracker
 
 # %% ../nbs/03_training.ipynb #84937a74
+def _warn_of_holes(out, done, log_every, was_last, **logs):
+    "Warn of lines that are gone from a run's logs."
+    due = {s for s in range(1, done + 1) if s % log_every == 0 or s == was_last}
+    for name, rows in logs.items():
+        lost = due - {r['step'] for r in rows}
+        if lost:
+            warnings.warn(f'{out/name}.jsonl lacks the lines of {len(lost)} steps up to {done}, the first of step '
+                          f'{min(lost)}; they cannot be made again', stacklevel=4)
+
 def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, tracker):
     "Open a run's folder, which is held: `(state, step, log, files)`."
     for p in (*out.iterdir(), *(out/'checkpoint').iterdir()):
@@ -555,6 +587,7 @@ def _begin(out, config, state, rng, device, steps, log_every, checkpoint_every, 
         warnings.warn(f'{out} was at step {log[-1]["step"]}, but its newest whole checkpoint is of step {done}; going on from there', stacklevel=3)
     # the last step is logged whatever its number: not if it turns out not to be the last
     was_last = read_config(out)['steps'] if (out/'config.json').exists() else 0
+    _warn_of_holes(out, done, log_every, was_last, metrics=log, timings=clock)
     spurious = {was_last} if done < steps and was_last % log_every else set()
     log, clock = ([r for r in rows if r['step'] <= done and r['step'] not in spurious] for rows in (log, clock))
     write_run(out, config, log, clock)
@@ -582,7 +615,7 @@ def fit(
     tracker:Callable=None,      # tracker(out, step) gives a tracker of accelerate's (`tensorboard`): metrics go there too
 )->tuple:                       # (state, log): the last state, and the metrics as a list of dicts
     """Train. Raises `InputError` for a folder that cannot be used, `FloatingPointError` when a metric stops being
-    finite, `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT or SIGTERM."""
+    finite, `Stopped` when the disk is full, `Interrupted` (a `KeyboardInterrupt`) after SIGINT, SIGTERM or SIGHUP."""
     for name, value, least in (('steps', steps, 0), ('log_every', log_every, 1), ('checkpoint_every', checkpoint_every, 1), ('picture_every', picture_every, 1)):
         if type(value) is not int or value < least: raise InputError(f'{name} must be an integer >= {least}, found {value!r}')
     autocast(torch.device(device), precision)        # is there such a precision?
@@ -655,7 +688,7 @@ def run_folder(
     path,           # a folder, or 'hf://OWNER/NAME'
 )->Path:
     "The folder itself, or `from_hub`."
-    return from_hub(str(path)) if str(path).startswith('hf://') else Path(path)
+    return from_hub(str(path)) if str(path).startswith('hf://') else as_path(path)
 
 # %% ../nbs/03_training.ipynb #5a79453e
 def load(
