@@ -13,8 +13,9 @@ import math
 import numbers
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 # %% ../nbs/02_unroll.ipynb #83fb01af
 class Optimizer(NamedTuple):
@@ -210,19 +211,41 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=Fals
         return *optimizer.step(used, grads, state, hyper), value.detach()
 
 # %% ../nbs/02_unroll.ipynb #6386aab6
+def _field_names(tree): return [f.name for f in fields(tree) if hasattr(tree, f.name)]
+
+def _children(tree):
+    "What a dict, a list, a tuple or a dataclass holds, in order; nothing for anything else."
+    if isinstance(tree, MutableMapping): return list(tree.values())
+    if isinstance(tree, (list, tuple)): return tree
+    return [getattr(tree, n) for n in _field_names(tree)] if is_dataclass(tree) and not isinstance(tree, type) else ()
+
 def _flat(tree):
-    "The tensors of nested dicts, lists and tuples, in order."
-    if torch.is_tensor(tree): return [tree]
-    if isinstance(tree, dict): tree = list(tree.values())
-    return [t for v in tree for t in _flat(v)] if isinstance(tree, (list, tuple)) else []
+    "The tensors of nested dicts, lists, tuples and dataclasses, in order."
+    return [tree] if torch.is_tensor(tree) else [t for v in _children(tree) for t in _flat(v)]
+
+def _rebuilt(tree, children):
+    "A container like `tree`, of the same class and with the same attributes, that holds `children`."
+    if isinstance(tree, tuple):
+        try: new = tuple.__new__(type(tree), children)          # whatever its constructor wants
+        except TypeError: return type(tree)(children)           # PyTorch's own
+        if hasattr(tree, '__dict__'): vars(new).update(vars(tree))
+        return new
+    new = copy.copy(tree)
+    if getattr(tree, '__dict__', None) is tree: new.__dict__ = new      # items that are attributes, too
+    if isinstance(tree, list): new[:] = children
+    elif isinstance(tree, MutableMapping):
+        for k, v in zip(tree, children): new[k] = v
+    else:
+        for n, v in zip(_field_names(tree), children): object.__setattr__(new, n, v)
+    return new
 
 def _fill(tree, tensors):
     "`tree` with its tensors replaced, in order, by those of the iterator `tensors`."
     if torch.is_tensor(tree): return next(tensors)
-    if isinstance(tree, dict): return {k: _fill(v, tensors) for k, v in tree.items()}
-    if not isinstance(tree, (list, tuple)): return tree
-    filled = [_fill(v, tensors) for v in tree]
-    return type(tree)(*filled) if hasattr(tree, '_fields') else type(tree)(filled)     # a namedtuple, or not
+    if type(tree) is dict: return {k: _fill(v, tensors) for k, v in tree.items()}
+    filled = [_fill(v, tensors) for v in _children(tree)]
+    if type(tree) in (list, tuple): return type(tree)(filled)
+    return _rebuilt(tree, filled) if filled else tree
 
 def _detached(tree): return _fill(tree, (t.detach() for t in _flat(tree)))
 
@@ -310,16 +333,30 @@ def _name_culprit(loss, params, inputs):
     raise RuntimeError('the loss, outside any module, cannot be differentiated twice, as unrolling must')
 
 # %% ../nbs/02_unroll.ipynb #76008a3d
+def _leaves(nodes, known):
+    "The leaves among a graph's nodes, but for the tensors in `known`."
+    found, known = (getattr(node, 'variable', None) for node in nodes), {id(t) for t in known}
+    return [t for t in found if t is not None and id(t) not in known]
+
+def _captured(loss, theta, inputs, leaves):
+    "Those of the leaves that the loss meets again when it is run once more: it has not made them."
+    device = next(iter(theta.values())).device
+    rng = _get_rng(device)
+    with torch.enable_grad(), _disable_current_modes(): again = loss(theta, *_detached(inputs))
+    _set_rng(rng, device)
+    met = {id(t) for t in _leaves(_nodes([again]), theta.values())}
+    return [t for t in leaves if id(t) in met]
+
 def _checker(loss, inputs, may_capture):
     "`check(value, theta, grads)` raises for a loss that would give a wrong gradient."
     def check(value, theta, grads):
-        known = {id(p) for p in theta.values()}
-        for node in _nodes([value, *grads], [*theta.values(), *(_flat(inputs) if may_capture else ())]):      # the replay's inputs have no past
-            if _once(node): _name_culprit(loss, theta, inputs)
-            leaf = None if may_capture else getattr(node, 'variable', None)
-            if leaf is not None and id(leaf) not in known:
-                raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one '
-                                 f'of shape {tuple(leaf.shape)} that requires grad: pass it in inputs, or detach it')
+        past = _flat(inputs) if may_capture else ()                     # the replay's inputs have none
+        nodes = list(_nodes([value, *grads], [*theta.values(), *past]))
+        if any(map(_once, nodes)): _name_culprit(loss, theta, inputs)
+        leaves = [] if may_capture else _leaves(nodes, theta.values())
+        if leaves and (outside := _captured(loss, theta, inputs, leaves)):
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of shape '
+                             f'{tuple(outside[0].shape)} that requires grad: pass it in inputs, or detach it')
     return check
 
 # %% ../nbs/02_unroll.ipynb #c52be8fc
@@ -702,8 +739,9 @@ def _fixed(v, seen=None):
 def _shapes(v):
     "What it depends on of its arguments."
     if torch.is_tensor(v): return v.shape, v.dtype, v.device
-    if isinstance(v, dict): return tuple((k, _shapes(x)) for k, x in v.items())
-    return (type(v), *map(_shapes, v)) if isinstance(v, (list, tuple)) else _fixed(v)
+    names = tuple(v) if isinstance(v, MutableMapping) else ()
+    children = _children(v)
+    return (type(v), names, *map(_shapes, children)) if len(children) else _fixed(v)
 
 _graphs = {}        # (key of the loss, ...) -> a `_Graph`, the one that was used last at the end
 
