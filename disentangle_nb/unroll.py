@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -311,10 +312,10 @@ def _once(node):
     return wrapped or getattr(backward, 'once', False) or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
 
 # %% ../nbs/02_unroll.ipynb #0d99bccf
-def _twice(module, args, out):
+def _twice(module, args, kwargs, out):
     "A forward hook: differentiate the call twice; raise `RuntimeError` with the module's name if that cannot be done."
     outs = [t for t in _flat(out) if t.requires_grad]
-    wrt = [t for t in (*_flat(args), *module.parameters()) if t.requires_grad]
+    wrt = [t for t in (*_flat((args, kwargs)), *module.parameters()) if t.requires_grad]
     if not outs or not wrt: return
     try:
         grads = torch.autograd.grad(sum((o**2).sum() for o in outs), wrt, create_graph=True, allow_unused=True)
@@ -326,7 +327,7 @@ def _twice(module, args, out):
 
 def _name_culprit(loss, params, inputs):
     "Raise `RuntimeError` naming the first module in `loss` that cannot be differentiated twice."
-    hook = nn.modules.module.register_module_forward_hook(_twice)
+    hook = nn.modules.module.register_module_forward_hook(_twice, with_kwargs=True)
     try:
         with torch.enable_grad(): loss({n: p.detach().requires_grad_() for n, p in params.items()}, *inputs)
     finally: hook.remove()
@@ -532,10 +533,11 @@ def _checked_state(params, optimizer, state):
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f'optimizer must be one of sgd, adam, adamw, rmsprop of this module, found {type(optimizer).__name__}; '
                         'a live torch.optim optimizer is continued by state=state_of(optimizer, params)')
-    floats = isinstance(params, dict) and [torch.is_tensor(p) and p.is_floating_point() for p in params.values()]
-    if not floats or not all(floats):
-        raise TypeError('params must be a non-empty dict of floating-point tensors, '
-                        'as from dict(module.named_parameters())')
+    wanted = 'params must be a non-empty dict of floating-point tensors, as from dict(module.named_parameters())'
+    if not (isinstance(params, dict) and params): raise TypeError(wanted)
+    if wrong := [n for n, p in params.items() if not (torch.is_tensor(p) and p.is_floating_point())]:
+        found = getattr(params[wrong[0]], 'dtype', type(params[wrong[0]]).__name__)
+        raise TypeError(f'{wanted}; {wrong[0]!r} is {found} (a state_dict() has buffers, too)')
     fresh = optimizer.start(params)
     for n, s in (state or {}).items():
         if n not in params: raise ValueError(f'state has {n!r}, which params has not')
@@ -841,37 +843,70 @@ def normalise_over(
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.forward = functools.partial(forward, m)
 
 # %% ../nbs/02_unroll.ipynb #288ca503
-def stateless(
-    module:nn.Module, # any network; whether it is in training mode (dropout) is read now
-    group=None,       # a torch.distributed group: batch norm's statistics are those of all its processes
-)->Callable:          # f(params, *x) -> module's output
-    """`f(params, *x)`: the module on `params` (name -> tensor; buffers may be given there too).
-    Calling `f` changes nothing: buffers are copies, batch norm uses batch statistics,
-    spectral norm's `u` and `v` are frozen. Raises `ValueError` when a parameter is missing or unknown."""
+class _Gone(Tensor):
+    "Stands for a tensor of the skeleton between calls."
+    @classmethod
+    def __torch_function__(cls, f, types, args=(), kwargs=None):
+        raise RuntimeError('a part of a stateless network is run after its call, as torch.utils.checkpoint does in backward: '
+                           "switch activation checkpointing off; unroll's replay keeps the activations of one step only")
+
+_WRAPPERS = {'DataParallel': 'module', 'DistributedDataParallel': 'module', 'FullyShardedDataParallel': 'module', 'OptimizedModule': '_orig_mod'}
+
+def _check_module(module):
+    "Raise `TypeError` for a module with a part that cannot be run on other parameters."
+    for name, m in module.named_modules():
+        what, kinds = type(m).__name__ + (name and f' ({name!r})'), {k.__name__ for k in type(m).__mro__}
+        if isinstance(m, torch.jit.ScriptModule):
+            raise TypeError(f'{what} is a ScriptModule, which knows its own parameters only; give the module that it was made from')
+        if inner := [_WRAPPERS[k] for k in kinds if k in _WRAPPERS]:
+            raise TypeError(f'{what} wraps the network; give that itself, its `.{inner[0]}`')
+        if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
+            raise TypeError(f'{what} uses torch.nn.utils.spectral_norm, which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
+        if any(isinstance(t, UninitializedTensorMixin) for t in (*m._parameters.values(), *m._buffers.values())):
+            raise TypeError(f'{what} is lazy and has no parameters yet; call the network once before')
+
+def _skeleton(module, group):
+    "A copy of the module's structure that remembers nothing: without tensors, training-mode batch norms without averages."
     try: skeleton = copy.deepcopy(module)
-    except RuntimeError as e: raise TypeError(f'{type(module).__name__} cannot be copied: it holds a computed tensor, as torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations.weight_norm') from e
-    for m in skeleton.modules():
-        if isinstance(m, _NormBase) and m.track_running_stats:
+    except RuntimeError as e:
+        raise TypeError(f'{type(module).__name__} cannot be copied: it holds a computed tensor, as torch.nn.utils.weight_norm does; '
+                        'use torch.nn.utils.parametrizations.weight_norm') from e
+    for n, m in skeleton.named_modules():
+        m._name_in_unroll = n                                       # for error messages
+        if isinstance(m, _NormBase) and m.track_running_stats and m.training:
             m.track_running_stats = False
             m.running_mean = m.running_var = m.num_batches_tracked = None
         if isinstance(m, _SpectralNorm): m.eval()
-        if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
-            raise TypeError(f'{type(m).__name__} uses torch.nn.utils.spectral_norm, '
-                            'which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
+        for tensors in (m._parameters, m._buffers):                 # this unties what is tied, so every name has to be given
+            tensors.update((k, torch.empty_like(t, device='meta').as_subclass(_Gone)) for k, t in tensors.items() if t is not None)
     if group: normalise_over(skeleton, group)
-    for n, m in skeleton.named_modules(): m._name_in_unroll = n       # for error messages
-    skeleton.to('meta')                     # this unties what is tied, so every name is given below
+    return skeleton
+
+def stateless(
+    module:nn.Module, # any network; what is in training mode (dropout, batch norm) is read now
+    group=None,       # a torch.distributed group: batch norm's statistics are those of all its processes
+)->Callable:          # f(params, *x, **kw) -> module's output
+    """`f(params, *x, **kw)`: the module on `params` (name -> tensor; buffers may be given there too).
+    Calling `f` changes nothing: buffers are copies, batch norm in training mode uses batch statistics (in evaluation mode
+    its running ones), spectral norm's `u` and `v` are frozen.
+    Raises `TypeError` for a module that cannot be run on other parameters, and `f` raises `ValueError`
+    when a parameter is missing or unknown, and for a buffer that requires grad, as one that is stepped would."""
+    _check_module(module)
+    skeleton = _skeleton(module, group)
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
     alias = {n: first_name[id(p)] for n, p in module.named_parameters(remove_duplicate=False)}
-    kept = {n for n, _ in skeleton.named_buffers()}
-    known = {*alias.values(), *(n for n, _ in module.named_buffers())}
-    def f(params, *x):
+    kept, buffers = ({n for n, _ in m.named_buffers()} for m in (skeleton, module))
+    known = {*alias.values(), *buffers}
+    def f(params, /, *x, **kw):
         wanted = dict.fromkeys(alias.values())
         if missing := [n for n in wanted if n not in params]:
             raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(wanted)} missing)')
         if unknown := [n for n in params if n not in known]:
             raise ValueError(f'params has {unknown[0]!r}, which the module has not')
-        buffers = {n: b.clone() for n, b in {**dict(module.named_buffers()), **params}.items() if n in kept}
-        tensors = {**{n: params[a] for n, a in alias.items()}, **buffers}
-        return torch.func.functional_call(skeleton, tensors, x, tie_weights=False)
+        if stepped := [n for n in params if n in buffers and params[n].requires_grad]:
+            raise ValueError(f'{stepped[0]!r} is a buffer and requires grad, as if it were to be stepped: '
+                             'params are dict(module.named_parameters()), not a state_dict()')
+        mine = {n: b.clone() for n, b in {**dict(module.named_buffers()), **params}.items() if n in kept}
+        tensors = {**{n: params[a] for n, a in alias.items()}, **mine}
+        return torch.func.functional_call(skeleton, tensors, x, kw, tie_weights=False)
     return f
