@@ -266,14 +266,31 @@ def _autocast_of(device):
     if device.type == 'meta': return nullcontext()
     return torch.autocast(device.type, torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type), cache_enabled=False)
 
+_SETTINGS = [       # what else a context may choose: how it is read, and how it is set
+    (torch.get_default_dtype, torch.set_default_dtype),
+    *((getattr(torch.backends.cuda, f'{kernel}_sdp_enabled'), getattr(torch.backends.cuda, f'enable_{kernel}_sdp'))
+      for kernel in ('flash', 'mem_efficient', 'math', 'cudnn')),
+    *((functools.partial(getattr, library, 'enabled'), functools.partial(setattr, library, 'enabled'))
+      for library in (torch.backends.cudnn, torch.backends.mkldnn)),
+]
+
+def _get_settings(): return [read() for read, _ in _SETTINGS]
+
+def _set_settings(values):
+    for (read, put), v in zip(_SETTINGS, values):
+        if read() != v: put(v)
+
 @contextmanager
-def _as_in_forward(rng, autocast, device):
-    "Random numbers and autocast as they were then; the global generator is put back afterwards."
-    now = _get_rng(device)
-    _set_rng(rng, device)
+def _as_in_forward(rng, run):
+    "Random numbers, autocast and settings as they were then; all are put back afterwards."
+    now, settings, default = _get_rng(run.device), _get_settings(), torch.get_default_device()
+    _set_rng(rng, run.device)
+    _set_settings(run.settings)
     try:
-        with autocast: yield
-    finally: _set_rng(now, device)
+        with run.autocast, nullcontext() if default == run.default_device else run.default_device: yield
+    finally:
+        _set_rng(now, run.device)
+        _set_settings(settings)
 
 # %% ../nbs/02_unroll.ipynb #79bac28e
 def _vjp(outputs, inputs, grads):
@@ -413,7 +430,7 @@ def _backwards(ctx, hyper, inputs):
             elif k > mark: s = _keep(shelf, s)
             if k >= mark: stretch.append(s)
             if k == last: break
-            with _as_in_forward(ctx.rng[k], run.autocast, run.device): s = _step_at(run, k, s, hyper, inputs)[0]
+            with _as_in_forward(ctx.rng[k], run): s = _step_at(run, k, s, hyper, inputs)[0]
         for k in reversed(range(mark, last + 1)):
             s = stretch.pop()
             yield k, s
@@ -498,7 +515,7 @@ class _Replay(torch.autograd.Function):
             for k, s in _backwards(ctx, hyper, inputs):
                 j = k % len(inputs)
                 need = [*_wanted(run, k, s, start), *(t.requires_grad for t in _flat((given[0], given[1][j])))]
-                with _as_in_forward(ctx.rng[k], run.autocast, run.device):
+                with _as_in_forward(ctx.rng[k], run):
                     got, losses[k] = _pull(run, s, (hyper, inputs[j]), need, bar)
                 bar, more_hyper, more_x = _cut(got, len(bar), len(bar_hyper))
                 bar_hyper = list(map(_add, bar_hyper, more_hyper))
@@ -584,8 +601,9 @@ def unroll(
     graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
     check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
-    run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first,
-                          device=device, autocast=_autocast_of(device), engine=engine, check=check, group=group, exact=device.type == 'cpu' and not compile)
+    run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first, device=device,
+                          autocast=_autocast_of(device), settings=_get_settings(), default_device=torch.get_default_device(),
+                          engine=engine, check=check, group=group, exact=device.type == 'cpu' and not compile)
     if compile and group: run.engine.give_up('the processes of a group talk in every step')
     if steps == 0:
         if not return_first: return params
@@ -894,7 +912,7 @@ def stateless(
     _check_module(module)
     skeleton = _skeleton(module, group)
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
-    alias = {n: first_name[id(p)] for n, p in module.named_parameters(remove_duplicate=False)}
+    alias = {f'{n}.{k}'.lstrip('.'): first_name[id(p)] for n, m in module.named_modules() for k, p in m._parameters.items() if p is not None}
     kept, buffers = ({n for n, _ in m.named_buffers()} for m in (skeleton, module))
     known = {*alias.values(), *buffers}
     def f(params, /, *x, **kw):
