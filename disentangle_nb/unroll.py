@@ -215,8 +215,10 @@ def _group_of(optimizer, params):
     return {n: group[id(p)] for n, p in params.items()}
 
 def _settings_of(optimizer, group):
-    "The twin of one parameter group; tensors among its settings are copied, and stay attached."
-    def own(v): return v.clone().reshape(()) if torch.is_tensor(v) else tuple(map(own, v)) if isinstance(v, (tuple, list)) else v
+    "The twin of one parameter group; a tensor among its settings stays one if it requires grad."
+    def own(v):
+        if torch.is_tensor(v): return v.clone().reshape(()) if v.requires_grad else v.item()
+        return tuple(map(own, v)) if isinstance(v, (tuple, list)) else v
     def pick(*names): return {n: own(group[n]) for n in names}
     if isinstance(optimizer, torch.optim.SGD): return sgd(**pick('lr', 'momentum', 'dampening', 'nesterov', 'weight_decay'))
     if isinstance(optimizer, torch.optim.RMSprop): return rmsprop(**pick('lr', 'alpha', 'eps', 'weight_decay', 'momentum', 'centered'))
@@ -946,6 +948,7 @@ class _Gone(Tensor):
     "Stands for a tensor of the skeleton between calls."
     @classmethod
     def __torch_function__(cls, f, types, args=(), kwargs=None):
+        if all(isinstance(t, cls) for t in _flat((args, kwargs or {}))): return super().__torch_function__(f, types, args, kwargs)      # its shape, say
         raise RuntimeError('a part of a stateless network is run after its call, as torch.utils.checkpoint does in backward: '
                            "switch activation checkpointing off; unroll's replay keeps the activations of one step only")
 

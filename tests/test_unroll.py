@@ -3,7 +3,9 @@
 Textbook updates in a plain `create_graph` loop are the reference; a second call must give the same bits.
 """
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.nn.functional import softplus
 
 from disentangle_nb import unroll as engine
 from disentangle_nb.training import _in_precision, autocast, model_class
-from disentangle_nb.unroll import adam, adamw, rmsprop, sgd, state_of, stateless, unroll
+from disentangle_nb.unroll import adam, adamw, optimizer_of, rmsprop, sgd, state_of, stateless, unroll
 
 NORMS = {
     'none': nn.Identity,
@@ -128,3 +130,328 @@ def test_training_records_each_step_once(monkeypatch, model, options):
         ends.append(torch.cat([t.flatten().double() for t in engine._flat(state)]))
     assert 0 < len(engine._graphs) == first <= 4
     assert (ends[0] - ends[1]).norm() < 1e-8*ends[1].norm()
+
+# What other people's bug reports found: right values, or a word that says what is wrong.
+
+def agree(loss, params, inputs, steps, optimizer, expected, wrt, tolerance=1e-10, modes=(dict(), dict(keep_all=False), dict(remat=False))):
+    "The gradient of theta_K's sum of squares is `expected` in every mode."
+    for mode in modes:
+        torch.manual_seed(7)
+        end = unroll(loss, params, inputs, steps, optimizer, **mode)
+        got = torch.autograd.grad(sum((p**2).sum() for p in end.values()), wrt, retain_graph=True)
+        assert (flat(got) - flat(expected)).norm() <= tolerance*flat(expected).norm(), mode
+
+def by_hand(loss, params, inputs, steps, wrt, lr=.1):
+    torch.manual_seed(7)
+    for _ in range(steps):
+        grads = torch.autograd.grad(loss(params, *inputs), list(params.values()), create_graph=True)
+        params = {n: p - lr*g for (n, p), g in zip(params.items(), grads)}
+    return torch.autograd.grad(sum((p**2).sum() for p in params.values()), wrt)
+
+def theta_of(module): return {n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
+
+def small(*layers):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 5), *layers, nn.Softplus(), nn.Linear(5, 1)).double()
+
+def batch(n=6):
+    x, fake = torch.randn(2, n, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return x, fake.requires_grad_()
+
+FRESH = {         # of a point, a leaf that has nothing to do with it, in every form that people write
+    'requires_grad_': lambda z: z.detach().requires_grad_(),
+    'attribute': lambda z: (leaf := z.detach(), setattr(leaf, 'requires_grad', True))[0],
+    'Variable': lambda z: torch.autograd.Variable(z.detach(), requires_grad=True),
+    'Parameter': lambda z: nn.Parameter(z.detach()),
+    'tensor': lambda z: torch.tensor(z.tolist(), dtype=z.dtype, requires_grad=True),
+    'clone': lambda z: z.detach().clone().requires_grad_(),
+}
+POINTS = {
+    'WGAN-GP': lambda x, fake: x + torch.rand(len(x), 1, dtype=x.dtype)*(fake - x),
+    'R1': lambda x, fake: x,
+    'DRAGAN': lambda x, fake: x + .5*x.std()*torch.rand_like(x),
+}
+
+@pytest.mark.parametrize('form', FRESH)
+def test_gradient_penalty_at_a_fresh_leaf(form):
+    D = small()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    for points in POINTS.values():
+        def loss(p, x, fake):
+            z = FRESH[form](points(x, fake))
+            slope, = torch.autograd.grad(call(p, z).sum(), z, create_graph=True)
+            return (call(p, fake) - call(p, x)).mean() + ((slope.norm(dim=1) - 1)**2).mean()
+        wrt = [fake, *theta.values()]
+        agree(loss, theta, (x, fake), 3, sgd(.1), by_hand(loss, theta, (x, fake), 3, wrt), wrt)
+
+def test_captured_is_told_from_made():
+    "Next to a leaf that the loss makes, one from outside is refused, in whatever form; a module made in the loss is not one."
+    D, G = small(), nn.Linear(3, 3).double()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def penalty(p, z):
+        z = z.detach().requires_grad_()
+        return (torch.autograd.grad(call(p, z).sum(), z, create_graph=True)[0]**2).mean()
+    memory = []
+    def remembered(p, x):
+        if not memory: memory.append(x.detach().requires_grad_())
+        return call(p, memory[0]).mean()
+    outside = {
+        'leaf': lambda p, x: penalty(p, x) + call(p, fake).mean(), 'made': lambda p, x: penalty(p, x) + call(p, made).mean(),
+        'weights': lambda p, x: penalty(p, x) + call(p, G(x)).mean(), 'remembered': remembered,
+        'orphan': lambda p, x: penalty(p, x) + call(p, orphan).mean()}
+    made, orphan = G(x), nn.Linear(3, 3).double()(x)              # whose weights nobody holds
+    for name, loss in outside.items():
+        with pytest.raises(ValueError, match='neither in params nor in inputs'): unroll(loss, theta, (x,), 2, sgd(.1))
+        unroll(loss, theta, (x,), 2, sgd(.1), remat=False)
+    def inside(p, x, fake):
+        torch.manual_seed(3)
+        return penalty(p, x) + call(p, nn.Linear(3, 3).double()(fake)).mean()
+    wrt = [fake, *theta.values()]
+    agree(inside, theta, (x, fake), 2, sgd(.1), by_hand(inside, theta, (x, fake), 2, wrt), wrt)
+
+def test_random_numbers_of_a_loss_that_makes_leaves():
+    "The loss is run once more to see what it makes; the global generator does not notice."
+    D = small(nn.Dropout(.5))
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def loss(p, x, fake):
+        z = (x + torch.rand_like(x)).requires_grad_()
+        return call(p, fake).mean() + (torch.autograd.grad(call(p, z).sum(), z, create_graph=True)[0]**2).mean()
+    ends = []
+    for remat in (True, False):
+        torch.manual_seed(5)
+        unroll(loss, theta, (x, fake), 3, sgd(.1), remat=remat)
+        ends.append(torch.rand(3))
+    assert torch.equal(*ends)
+
+class Frozen(nn.Module):
+    "An affine map by running statistics, written out."
+    def __init__(self, m): super().__init__(); self.m = m.eval()
+    def forward(self, x):
+        shape = [1, -1] + [1]*(x.ndim - 2)
+        y = (x - self.m.running_mean.view(shape))/(self.m.running_var.view(shape) + self.m.eps)**.5
+        return y if self.m.weight is None else y*self.m.weight.view(shape) + self.m.bias.view(shape)
+
+def with_statistics(m):
+    rng = torch.Generator().manual_seed(3)
+    m.running_mean.copy_(torch.randn(m.num_features, generator=rng))
+    m.running_var.copy_(torch.rand(m.num_features, generator=rng) + .5)
+    return m
+
+NORMED = {
+    'batch 1d': lambda: (with_statistics(nn.BatchNorm1d(3)), (4, 3)), 'batch 2d': lambda: (with_statistics(nn.BatchNorm2d(3)), (4, 3, 2, 2)),
+    'cumulative': lambda: (with_statistics(nn.BatchNorm1d(3, momentum=None)), (4, 3)), 'bare': lambda: (with_statistics(nn.BatchNorm1d(3, affine=False)), (4, 3)),
+    'instance': lambda: (with_statistics(nn.InstanceNorm1d(3, track_running_stats=True, affine=True)), (4, 3, 5)),
+    'one sample': lambda: (with_statistics(nn.BatchNorm1d(3)), (1, 3)),
+}
+
+@pytest.mark.parametrize('kind', NORMED)
+def test_evaluation_mode_uses_running_statistics(kind):
+    m, shape = NORMED[kind]()
+    m, x = m.double().eval(), torch.randn(shape, dtype=torch.float64)
+    before = {n: b.clone() for n, b in m.state_dict().items()}
+    params, buffers = dict(m.named_parameters()), dict(m.named_buffers())
+    torch.testing.assert_close(stateless(m)(params, x), Frozen(m)(x), rtol=1e-12, atol=1e-12)
+    given = {**params, **buffers, 'running_mean': buffers['running_mean'] + 1}           # in `params` they count, too
+    torch.testing.assert_close(stateless(m)(given, x), stateless(m)(params, x - 1), rtol=1e-12, atol=1e-12)
+    if kind != 'one sample':                             # read when `stateless` is called, and of each part for itself
+        frozen = stateless(m)
+        trained = stateless(m.train())
+        torch.testing.assert_close(trained(params, x), m(x), rtol=0, atol=0)
+        m.load_state_dict(before)
+        torch.testing.assert_close(frozen(params, x), Frozen(m)(x), rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(b, m.state_dict()[n]) for n, b in before.items())
+
+def test_unrolled_through_frozen_layers():
+    for frozen in ('all', 'one'):
+        D, plain = (small(with_statistics(nn.BatchNorm1d(5)), nn.BatchNorm1d(5)) for _ in 'ab')
+        (D if frozen == 'all' else D[1]).eval()
+        plain[1] = Frozen(plain[1])
+        if frozen == 'all': plain[2] = Frozen(plain[2])
+        names = dict(zip(dict(D.named_parameters()), dict(plain.named_parameters())))
+        (x, fake), theta = batch(), theta_of(D)
+        def loss_by(call): return lambda p, x, fake: softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean()
+        reference = stateless(plain)
+        wrt = [fake, *theta.values()]
+        expected = by_hand(loss_by(lambda p, x: reference({names[n]: t for n, t in p.items()}, x)), theta, (x, fake), 3, wrt)
+        agree(loss_by(stateless(D)), theta, (x, fake), 3, sgd(.1), expected, wrt)
+
+LIVE = {       # a live optimiser's settings, and those of its second group
+    'sgd': (torch.optim.SGD, dict(lr=.1), dict(lr=.03, momentum=.9, nesterov=True)),
+    'momentum': (torch.optim.SGD, dict(lr=.1, momentum=.9), dict(dampening=.5, weight_decay=.1)),
+    'adam': (torch.optim.Adam, dict(lr=.01, betas=(.5, .9)), dict(lr=.1, betas=(.1, .8), eps=1e-3, weight_decay=.1)),
+    'adam, decoupled': (torch.optim.Adam, dict(lr=.01), dict(weight_decay=.3, decoupled_weight_decay=True)),
+    'adamw': (torch.optim.AdamW, dict(lr=.01), dict(betas=(.5, .9), weight_decay=.3)),
+    'rmsprop': (torch.optim.RMSprop, dict(lr=.01), dict(alpha=.9, momentum=.5, centered=True, weight_decay=.1)),
+    'tensors': (torch.optim.Adam, dict(lr=torch.tensor(.01).double()), dict(lr=torch.tensor([.1]).double())),
+}
+
+def live_pair(kind):
+    "A network and a live optimiser of two groups."
+    (cls, first, second), D = LIVE[kind], small()
+    if 'decoupled_weight_decay' in second and not issubclass(torch.optim.AdamW, torch.optim.Adam): pytest.skip('an older PyTorch')
+    return D, cls([{'params': D[0].parameters()}, {'params': D[2].parameters(), **second}], **first)
+
+def live_steps(D, opt, loss, n):
+    for _ in range(n): opt.zero_grad(); loss(dict(D.named_parameters())).backward(); opt.step()
+
+@pytest.mark.parametrize('kind', LIVE)
+def test_twin_of_a_live_optimizer(kind):
+    "Its groups' steps, from the first one and from where it is, are those of the live optimiser, whose settings move on the way."
+    for mode in (dict(), dict(remat=False)):
+        (D, opt), (x, fake) = live_pair(kind), batch()
+        call, params, fake = stateless(D), dict(D.named_parameters()), fake.detach()
+        def loss(p): return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean()
+        for warm in range(2):
+            end, first = unroll(loss, {n: p.detach() for n, p in params.items()}, (), 3, optimizer_of(opt, params), return_first=True, **mode)
+            live_steps(D, opt, loss, 1)
+            torch.testing.assert_close(first.params, {n: p.detach() for n, p in params.items()}, rtol=1e-10, atol=1e-12)
+            live_steps(D, opt, loss, 2)
+            torch.testing.assert_close(end, {n: p.detach() for n, p in params.items()}, rtol=1e-10, atol=1e-12)
+            again = unroll(loss, params, (), 2, optimizer_of(opt, params), **mode)
+            going_on = unroll(loss, params, (), 1, optimizer_of(opt, params), **mode)
+            _, first = unroll(loss, params, (), 1, optimizer_of(opt, params), return_first=True, **mode)
+            torch.testing.assert_close(unroll(loss, going_on, (), 1, optimizer_of(opt, params), first.state, **mode), again, rtol=1e-12, atol=1e-14)
+            for g in opt.param_groups: g['lr'] = g['lr']*.5
+
+@pytest.mark.parametrize('mode', [dict(), dict(remat=False), dict(compile=True)], ids=['replay', 'graph', 'compiled'])
+def test_gradient_through_two_groups(mode):
+    "By finite differences; compiled, it may run uncompiled."
+    (D, opt), (x, fake) = live_pair('adam'), batch()
+    call, params = stateless(D), dict(D.named_parameters())
+    def loss(p, x, fake): return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean()
+    live_steps(D, opt, lambda p: loss(p, x, fake.detach()), 2)
+    twin = optimizer_of(opt, params)
+    assert torch.autograd.gradcheck(lambda fake: loss(unroll(loss, params, (x, fake), 2, twin, **mode), x, fake), (fake[:2],))
+
+def test_a_setting_that_appears_or_goes_on_the_way():
+    for before, after in ((0., .9), (.9, 0.)):
+        D, (x, _) = small(), batch()
+        opt, call, params = torch.optim.SGD(D.parameters(), .1, momentum=before), stateless(D), dict(D.named_parameters())
+        def loss(p): return softplus(call(p, x)).mean()
+        live_steps(D, opt, loss, 2)
+        opt.param_groups[0]['momentum'] = after
+        end = unroll(loss, {n: p.detach() for n, p in params.items()}, (), 3, optimizer_of(opt, params))
+        live_steps(D, opt, loss, 3)
+        torch.testing.assert_close(end, {n: p.detach() for n, p in params.items()}, rtol=1e-10, atol=1e-12)
+
+def test_what_a_twin_cannot_follow_is_named():
+    D = small()
+    params, x = dict(D.named_parameters()), batch()[0]
+    def refused(error, text, f, *args):
+        with pytest.raises(error, match=text): f(*args)
+    for make in (optimizer_of, state_of):
+        refused(TypeError, 'no differentiable twin of Adagrad', make, torch.optim.Adagrad(D.parameters()), params)
+        refused(TypeError, 'no differentiable twin of Mine', make, type('Mine', (torch.optim.Adam,), {})(D.parameters()), params)
+        for flag in ('amsgrad', 'maximize'):            # in one group only
+            groups = [{'params': D[0].parameters()}, {'params': D[2].parameters(), flag: True}]
+            refused(ValueError, 'amsgrad and maximize are not supported', make, torch.optim.Adam(groups), params)
+        refused(ValueError, "does not hold the parameter '2.weight'", make, torch.optim.Adam(D[0].parameters()), params)
+        refused(ValueError, 'give the live ones', make, torch.optim.Adam(D.parameters()), {n: p.detach() for n, p in params.items()})
+    opt = torch.optim.Adam(D.parameters())
+    twin, call = optimizer_of(opt, {n: p for n, p in params.items() if n[0] == '0'}), stateless(D)
+    refused(ValueError, "'2.weight', which optimizer_of was not given", unroll, lambda p: call(p, x).mean(), params, (), 1, twin)
+    refused(TypeError, 'it is optimizer_of', unroll, lambda p: call(p, x).mean(), params, (), 1, opt)
+    opt.register_step_post_hook(lambda *_: None)
+    with pytest.warns(UserWarning, match='Adam has step hooks'): optimizer_of(opt, params)
+
+@pytest.mark.parametrize('live, twin, says', [
+    (lambda p: torch.optim.Adam(p, 1e-3), adam(1e-4), 'has lr 0.001, not 0.0001'), (lambda p: torch.optim.Adam(p), adam(betas=(.5, .999)), 'has beta1 0.9, not 0.5'),
+    (lambda p: torch.optim.AdamW(p), adam(weight_decay=1e-2), 'is adamw, not adam'), (lambda p: torch.optim.SGD(p, .1, .9), sgd(.1, .9, nesterov=True), 'is sgd, not sgd, nesterov'),
+    (lambda p: torch.optim.SGD(p, .1, .9), sgd(.1, .8), 'has momentum 0.9, not 0.8'), (lambda p: torch.optim.RMSprop(p, .1, weight_decay=.1), rmsprop(.1), 'has weight_decay 0.1, not 0.0'),
+    (lambda p: torch.optim.Adam([{'params': p[:1]}, {'params': p[1:], 'lr': .1}], 1e-3), adam(1e-3), "has lr 0.1, not 0.001 .for '0.bias'"),
+    (lambda p: torch.optim.Adam(p, 1e-3), adam(1e-3), None), (lambda p: torch.optim.Adam(p, torch.tensor(.5)), adam(torch.tensor(.5)), None)])
+def test_state_of_with_other_settings_warns(live, twin, says):
+    D = small()
+    opt, call, params, x = live(list(D.parameters())), stateless(D), dict(D.named_parameters()), batch()[0]
+    live_steps(D, opt, lambda p: call(p, x).mean(), 1)
+    def go(state): unroll(lambda p: call(p, x).mean(), params, (), 1, twin, state)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        go(dict(state_of(opt, params)))
+        if not says: return go(state_of(opt, params))
+    with pytest.warns(UserWarning, match=says): go(state_of(opt, params))
+
+@pytest.mark.parametrize('make', [
+    lambda v: sgd(v), lambda v: sgd(.1, v), lambda v: sgd(.1, .9, v), lambda v: sgd(.1, weight_decay=v), lambda v: adam(v), lambda v: adam(betas=(v, .9)), lambda v: adam(betas=(.9, v)),
+    lambda v: adam(eps=v), lambda v: adamw(weight_decay=v), lambda v: rmsprop(v), lambda v: rmsprop(alpha=v), lambda v: rmsprop(momentum=v)])
+def test_tensor_hyperparameters_are_checked(make):
+    for wrong in (-1e-3, float('nan'), float('inf')):
+        with pytest.raises(ValueError, match='must be in .0, '): make(torch.tensor(wrong))
+    for wrong, says in ((torch.tensor([.1]), 'has no dimension'), (torch.tensor(.1j), 'must be in'), ('.1', 'must be in')):
+        with pytest.raises(ValueError, match=says): make(wrong)
+    for right in (.5, torch.tensor(.5), torch.tensor(.5, requires_grad=True), torch.tensor(0), torch.tensor(.5, device='meta')): make(right)
+
+def test_betas_of_one_are_refused_as_tensors_too():
+    for make in (lambda v: adam(betas=(v, .9)), lambda v: adam(betas=(.9, v)), lambda v: rmsprop(alpha=v)):
+        with pytest.raises(ValueError, match='must be in .0, 1.'): make(torch.tensor(1.))
+
+def test_numbers_keep_their_type():
+    "A parameter without a dimension meets a double among the hyperparameters."
+    for make in (sgd, lambda lr: sgd(lr, .9), adam, rmsprop):
+        for p in (torch.tensor(2.), torch.tensor([2.])):
+            for remat in (True, False):
+                end, first = unroll(lambda p: p['w'].sum()**2, {'w': p}, (), 2, make(torch.tensor(.1).double()), return_first=True, remat=remat)
+                tensors = [end['w'], first.params['w'], *(v for v in first.state['w'].values() if torch.is_tensor(v))]
+                assert {t.dtype for t in tensors} == {torch.float32}
+
+# Containers. Each is asked, inside the loss, for what a plain one has not.
+
+class Attributes(dict): __getattr__ = dict.__getitem__
+class Itself(dict):
+    def __init__(self, **kw): super().__init__(**kw); self.__dict__ = self
+class Named(dict):
+    def __init__(self, x, name): super().__init__(x=x); self.name = name
+class Wide(tuple):
+    def __new__(cls, x, scale): return super().__new__(cls, (x,))
+    def __init__(self, x, scale): self.scale = scale
+class Listed(list): scale = 1.
+class Point(NamedTuple):
+    x:torch.Tensor
+    scale:float
+class Built(namedtuple('Built', 'x scale')):
+    def __new__(cls, x): return super().__new__(cls, x, 1.)
+@dataclass(frozen=True)
+class Record:
+    x:torch.Tensor
+    inner:dict
+    shape:tuple = field(init=False, default=())
+@dataclass
+class Slotted:
+    __slots__ = ('x',)
+    x:torch.Tensor
+
+def listed(x):
+    new = Listed([x])
+    new.scale = 2.
+    return new
+
+CONTAINERS = {
+    'attributes': (lambda x: Attributes(x=x), lambda b: b.x), 'itself': (lambda x: Itself(x=x), lambda b: b.x*(b['x'] == b.x)),
+    'named': (lambda x: Named(x, 'a'), lambda b: b['x']*len(b.name)), 'defaultdict': (lambda x: defaultdict(lambda: 3., x=x), lambda b: b['x']*b['scale']),
+    'ordered': (lambda x: OrderedDict(a=x, b=2.), lambda b: (b.move_to_end('a'), b['a']*list(b.values())[0])[1]),
+    'counter': (lambda x: Counter({'x': 1, 'y': x}), lambda b: b['y']*(1 + b['nothing'])), 'user': (lambda x: UserDict(x=x), lambda b: b.data['x']),
+    'tuple': (lambda x: Wide(x, 2.), lambda b: b[0]*b.scale), 'list': (listed, lambda b: b[0]*b.scale), 'named tuple': (lambda x: Point(x, 2.), lambda b: b.x*b.scale),
+    'constructor': (lambda x: Built(x), lambda b: b.x*b.scale), 'dataclass': (lambda x: Record(x, {'y': [x, (x,)]}), lambda b: b.x*b.inner['y'][1][0]),
+    'slots': (lambda x: Slotted(x), lambda b: b.x), 'returned': (lambda x: torch.max(torch.stack([x, x - 1]), 0), lambda b: b.values*(1 + b.indices.sum())),
+    'nested': (lambda x: Attributes(inner=[Point(Attributes(x=x), 2.)]), lambda b: b.inner[0].x.x*b.inner[0].scale),
+    'packed': (lambda x: nn.utils.rnn.pack_sequence([x[None, None]]), lambda b: nn.utils.rnn.pad_packed_sequence(b)[0].sum()), 'none': (lambda x: (None, 'a', x), lambda b: b[2]*len(b[1])),
+}
+
+@pytest.mark.parametrize('kind', CONTAINERS)
+def test_containers_keep_their_class(kind):
+    make, read = CONTAINERS[kind]
+    x, w = torch.tensor(2., dtype=torch.float64, requires_grad=True), torch.tensor(1., dtype=torch.float64, requires_grad=True)
+    def loss(p, b): return (p['w']*read(b))**2/2
+    def scale(x): return read(make(x)).item()/x.item()
+    if kind == 'dataclass': expected = torch.autograd.grad((w*(1 - .1*x**4)**2)**2, [x, w])
+    else: expected = torch.autograd.grad((w*(1 - .1*(scale(x)*x)**2)**2)**2, [x, w])
+    agree(loss, {'w': w}, (make(x),), 2, sgd(.1), expected, [x, w], modes=(dict(), dict(remat=False)))
+    agree(loss, {'w': w}, [(make(x),), (make(x),)], 2, sgd(.1), expected, [x, w], modes=(dict(), dict(remat=False)))
+
+def test_containers_are_left_alone():
+    x = torch.tensor(2., requires_grad=True)
+    given = Itself(x=x), Point(x, 2.), Record(x, {}), listed(x)
+    seen = []
+    unroll(lambda p, *b: (seen.append(b), p['w']*b[0].x*b[1].x*b[2].x*b[3][0])[1], {'w': torch.tensor(1.)}, given, 1, sgd(.1))
+    assert given[0].x is given[1].x is given[2].x is given[3][0] is x
+    assert [type(b) for b in seen[0]] == [type(b) for b in given]
