@@ -2,15 +2,20 @@
 
 Textbook updates in a plain `create_graph` loop are the reference; a second call must give the same bits.
 """
+import gc
 import warnings
+import weakref
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
+from torch.utils.checkpoint import checkpoint
 
 from disentangle_nb import unroll as engine
 from disentangle_nb.training import _in_precision, autocast, model_class
@@ -455,3 +460,155 @@ def test_containers_are_left_alone():
     unroll(lambda p, *b: (seen.append(b), p['w']*b[0].x*b[1].x*b[2].x*b[3][0])[1], {'w': torch.tensor(1.)}, given, 1, sgd(.1))
     assert given[0].x is given[1].x is given[2].x is given[3][0] is x
     assert [type(b) for b in seen[0]] == [type(b) for b in given]
+
+def test_containers_compiled_or_told():
+    x = torch.tensor(2., dtype=torch.float64, requires_grad=True)
+    for make, read in (CONTAINERS['attributes'], CONTAINERS['dataclass'], CONTAINERS['named tuple']):
+        def loss(p, b): return (p['w']*read(b))**2/2
+        ends = []
+        for mode in (dict(remat=False), dict(compile=True)):
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', message='compile=True runs uncompiled here')
+                end = unroll(loss, {'w': torch.tensor(1.).double()}, (make(x),), 2, sgd(.1), **mode)['w']
+            ends.append(torch.stack([end, *torch.autograd.grad(end, x)]))
+        torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
+
+# Parts of a network, and what is around it.
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant): super().__init__(); self.first, self.last, self.reentrant = nn.Linear(3, 5), nn.Linear(5, 1), reentrant
+    def forward(self, x): return self.last(checkpoint(lambda x: softplus(self.first(x)), x, use_reentrant=self.reentrant))
+
+@pytest.mark.filterwarnings('ignore:None of the inputs have requires_grad')
+def test_checkpointing_is_named():
+    for reentrant in (True, False):
+        D, (x, fake) = Checkpointed(reentrant).double(), batch()
+        call = stateless(D)
+        def loss(p, x, fake): return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean()
+        for mode in (dict(), dict(remat=False)):
+            with pytest.raises(RuntimeError, match='torch.utils.checkpoint'): unroll(loss, theta_of(D), (x, fake), 2, sgd(.1), **mode)
+    with pytest.raises(RuntimeError, match='switch activation checkpointing off'): call(theta_of(D), fake).sum().backward()
+    assert torch.equal(call(theta_of(D), x), D(x))
+
+class Attention(nn.Module):
+    def __init__(self): super().__init__(); self.mix = nn.Linear(3, 3)
+    def forward(self, x): return nn.functional.scaled_dot_product_attention(*[self.mix(x)[None, None]]*3)[0, 0]
+
+@contextmanager
+def in_doubles():
+    torch.set_default_dtype(torch.float64)
+    try: yield
+    finally: torch.set_default_dtype(torch.float32)
+
+CONTEXTS = {           # that stand around `unroll` alone, and what the loss needs them for
+    'attention kernel': (lambda: sdpa_kernel(SDPBackend.MATH), lambda call, p, x: call(p, x).pow(2).mean()),
+    'default type': (in_doubles, lambda call, p, x: call(p, x).pow(2).mean()*torch.tensor([1/3]).to(x)),
+    'device': (lambda: torch.device('meta'), lambda call, p, x: call(p, x).pow(2).mean()*(2. if torch.empty(1).is_meta else 1.)),
+    'library': (lambda: torch.backends.mkldnn.flags(enabled=False), lambda call, p, x: call(p, x).pow(2).mean()*(1 + torch.backends.mkldnn.enabled)),
+    'cudnn': (lambda: torch.backends.cudnn.flags(enabled=False), lambda call, p, x: call(p, x).pow(2).mean()*(1 + torch.backends.cudnn.enabled)),
+}
+
+@pytest.mark.parametrize('kind', CONTEXTS)
+def test_a_context_around_unroll_alone(kind):
+    context, by = CONTEXTS[kind]
+    D = Attention().double() if kind == 'attention kernel' else small()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def loss(p, x, fake): return by(call, p, x - fake).sum()
+    grads = []
+    for mode in (dict(remat=False), dict(), dict(keep_all=False)):
+        with context(): end = unroll(loss, theta, (x, fake), 3, sgd(.1), **mode)
+        before = engine._get_settings()
+        grads.append(flat(torch.autograd.grad(sum(p.sum() for p in end.values()), fake)))
+        assert engine._get_settings() == before and torch.get_default_device().type == 'cpu'
+    for got in grads[1:]: torch.testing.assert_close(got, grads[0], rtol=1e-12, atol=1e-14)
+
+@pytest.mark.filterwarnings('ignore:.*deprecated')
+def test_modules_that_cannot_be_called_by_parameters():
+    class Holder(nn.Module):
+        def __init__(self, part): super().__init__(); self.part = part
+        def forward(self, x): return self.part(x)
+    linear = nn.Linear(3, 1)
+    for module, says in (
+        (nn.DataParallel(linear), r'^DataParallel wraps the network; give that itself, its `.module`'), (torch.compile(linear), r'^OptimizedModule wraps .* its `._orig_mod`'),
+        (Holder(nn.DataParallel(linear)), r"^DataParallel \('part'\) wraps"), (torch.jit.script(linear), 'is a ScriptModule'), (torch.jit.trace(linear, torch.ones(2, 3)), 'is a ScriptModule'),
+        (Holder(torch.jit.script(linear)), r"\('part'\) is a ScriptModule"), (nn.Sequential(nn.LazyLinear(2)), r"LazyLinear \('0'\) is lazy"), (nn.LazyBatchNorm1d(), 'is lazy'),
+        (nn.Sequential(nn.utils.spectral_norm(linear)), r"Linear \('0'\) uses torch.nn.utils.spectral_norm")):
+        with pytest.raises(TypeError, match=says): stateless(module)
+    compiled = nn.Linear(3, 1)
+    compiled.compile()                                   # in place: the copy is a plain one
+    assert torch.equal(stateless(compiled)(dict(compiled.named_parameters()), torch.ones(2, 3)), nn.functional.linear(torch.ones(2, 3), compiled.weight, compiled.bias))
+
+def test_state_dict_is_not_stepped():
+    batch_normed = small(nn.BatchNorm1d(5))
+    with pytest.raises(TypeError, match="'1.num_batches_tracked' is torch.int64"): unroll(lambda p, x: stateless(batch_normed)(p, x).mean(), batch_normed.state_dict(), batch()[:1], 1, sgd(.1))
+    with pytest.raises(TypeError, match="'n' is int"): unroll(lambda p: p['n'], {'n': 3}, (), 1, sgd(.1))
+    for module, name in ((nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)).double(), '_u'), (batch_normed.eval(), 'running_mean'), (batch_normed.train(), 'running_mean')):
+        call, state = stateless(module), {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+        for mode in (dict(), dict(remat=False)):
+            with pytest.raises(ValueError, match=f'{name}. is a buffer and requires grad'): unroll(lambda p, x: call(p, x).pow(2).mean(), state, batch()[:1], 1, sgd(.1), **mode)
+        assert call(state, batch()[0]).isfinite().all()   # not stepped, it may be given
+
+def test_keyword_arguments():
+    D, (x, fake) = nn.Bilinear(3, 3, 1).double(), batch()
+    call, theta = stateless(D), theta_of(D)
+    assert torch.equal(call(theta, x, input2=fake), D(x, fake)) and torch.equal(call(theta, input1=x, input2=fake), D(x, fake))
+    class Takes(nn.Module):
+        def forward(self, params, x): return params*x     # a name that `stateless` uses as well
+    assert stateless(Takes())({}, params=2, x=3) == 6
+    class Once(nn.Module):
+        def forward(self, x=None): return nn.functional.scaled_dot_product_attention(x[None, None], x[None, None], x[None, None])
+    once, call = Once(), stateless(Once())
+    with pytest.raises(RuntimeError, match='^Once cannot be differentiated twice'):
+        for p in unroll(lambda p, x: call({}, x=p['w'] + x).pow(2).mean(), {'w': torch.ones(3)}, (torch.randn(4, 3, requires_grad=True),), 2, sgd(.1)).values(): p.sum().backward()
+
+def test_a_module_that_is_used_twice_leaves_nothing_behind():
+    linear = nn.Linear(3, 3)
+    D, x = nn.Sequential(linear, nn.Softplus(), linear), torch.randn(2, 3)
+    call, theta = stateless(D), {n: p.detach().clone() for n, p in D.named_parameters()}
+    assert torch.equal(call(theta, x), D(x))
+    kept = [weakref.ref(t) for t in theta.values()]
+    del theta
+    gc.collect()
+    assert not any(r() for r in kept)
+
+@pytest.mark.parametrize('remat', [True, False])
+def test_two_groups_a_penalty_a_frozen_norm_and_a_dict(remat):
+    "All at once, against a loop by hand in which nothing is ours."
+    def network():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(3, 6), with_statistics(nn.BatchNorm1d(6)), nn.Softplus(), nn.Linear(6, 6), nn.LayerNorm(6), nn.Softplus(), nn.Linear(6, 1)).double()
+    D, (x, fake) = network(), batch()
+    D[1].eval()
+    groups = [dict(params=[*D[0].parameters(), *D[1].parameters()], lr=.01, betas=(.5, .9)), dict(params=[p for m in D[3:] for p in m.parameters()], lr=.002, betas=(0., .99), eps=1e-6, weight_decay=.1)]
+    opt, params, mix = torch.optim.Adam(groups), dict(D.named_parameters()), torch.rand(6, 1, dtype=torch.float64)
+    def loss_by(call):
+        def loss(p, b):
+            z = (b.mix*b.real + (1 - b.mix)*b.fake).detach().requires_grad_()
+            slope, = torch.autograd.grad(call(p, z).sum(), z, create_graph=True)
+            return (call(p, b.fake) - call(p, b.real)).mean() + 10*((slope.norm(2, dim=1) - 1)**2).mean()
+        return loss
+    def by_functions(p, x):
+        h, m = nn.functional.linear(x, p['0.weight'], p['0.bias']), D[1]
+        h = softplus((h - m.running_mean)/(m.running_var + m.eps).sqrt()*p['1.weight'] + p['1.bias'])
+        h = nn.functional.linear(h, p['3.weight'], p['3.bias'])
+        h = softplus((h - h.mean(1, keepdim=True))/(h.var(1, keepdim=True, correction=0) + 1e-5).sqrt()*p['4.weight'] + p['4.bias'])
+        return nn.functional.linear(h, p['6.weight'], p['6.bias'])
+    given = Attributes(real=x, fake=fake, mix=mix)
+    for _ in range(3): opt.zero_grad(); loss_by(by_functions)(params, given).backward(); opt.step()
+    fake.grad, theta, loss = None, theta_of(D), loss_by(by_functions)
+    moments = {n: {k: v.detach().clone() for k, v in opt.state[p].items()} for n, p in params.items()}
+    settings = {n: g for g in opt.param_groups for n, p in params.items() if any(p is q for q in g['params'])}
+
+    end = dict(theta)
+    for t in range(4, 9):
+        grads = torch.autograd.grad(loss(end, given), list(end.values()), create_graph=True)
+        for (n, p), g in zip(list(end.items()), grads):
+            s, (b1, b2), m = settings[n], settings[n]['betas'], moments[n]
+            g = g + s['weight_decay']*p
+            m['exp_avg'], m['exp_avg_sq'] = b1*m['exp_avg'] + (1 - b1)*g, b2*m['exp_avg_sq'] + (1 - b2)*g**2
+            end[n] = p - s['lr']*(m['exp_avg']/(1 - b1**t))/(root(m['exp_avg_sq']/(1 - b2**t)) + s['eps'])
+    ours, call = unroll(loss_by(stateless(D)), theta, (given,), 5, optimizer_of(opt, params), remat=remat), stateless(D)
+    wrt = [fake, *theta.values()]
+    got, expected = (flat(torch.autograd.grad(softplus(-f(e, fake)).mean(), wrt)) for f, e in ((call, ours), (by_functions, end)))
+    assert (flat(ours.values()) - flat(end.values())).norm() < 1e-12*flat(end.values()).norm()
+    assert (got - expected).norm() < 1e-10*expected.norm()
