@@ -13,7 +13,7 @@ import math
 import numbers
 import warnings
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedTensorMixin
-from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm, _WeightNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 # %% ../nbs/02_unroll.ipynb #83fb01af
@@ -202,6 +203,7 @@ class _Twin(NamedTuple):
 
 def _group_of(optimizer, params):
     "name -> the number of its parameter group in a live optimiser that has a twin here."
+    if not isinstance(params, Mapping): raise TypeError(f'params must be dict(module.named_parameters()), found {type(params).__name__}')
     known = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop}
     if type(optimizer) not in known:
         names = ', '.join(sorted(k.__name__ for k in known))
@@ -269,10 +271,11 @@ def _difference(live, twin):
     return f'has {differs[0]} {live.hyper[differs[0]]}, not {twin.hyper[differs[0]]}' if differs else ''
 
 # %% ../nbs/02_unroll.ipynb #92a00c08
-def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=False, check=None, group=None):
-    "`(theta_k, state_k) -> (theta_k+1, state_k+1, loss at theta_k)`."
+def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=False, check=None, group=None, attached=()):
+    "`(theta_k, state_k) -> (theta_k+1, state_k+1, loss at theta_k)`; `attached` says which inputs are to require grad."
     with torch.enable_grad():
         theta = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
+        if any(attached): inputs = _fill(inputs, (t.detach().requires_grad_() if a else t for t, a in zip(_flat(inputs), attached)))
         value = loss(theta, *inputs)
         if not (torch.is_tensor(value) and value.shape == ()):
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
@@ -280,7 +283,7 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=Fals
         if not value.requires_grad: raise ValueError('the loss does not depend on params, or is computed without a graph (under torch.inference_mode, say)')
         wrt = list(theta.values())
         grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
-        if check: check(value, theta, grads)
+        if check: check(value, theta, grads, inputs)
     with torch.set_grad_enabled(create_graph):
         grads = mean_over(grads, group)
         used = {n: params[n] if g is None else theta[n] for n, g in zip(theta, grads)}
@@ -396,12 +399,24 @@ def _nodes(tensors, stop=()):
         yield node
         todo += [n for n, _ in node.next_functions]
 
+def _kind(node): return node.name().rsplit(':')[-1].rstrip('0123456789')
+
+def _check_derivatives(value):
+    "Raise `RuntimeError` for a loss whose derivatives PyTorch gets wrong."
+    wrong = {'WeightNormInterfaceBackward': ('weight norm', 'second'), 'NativeLayerNormBackwardBackward': ('layer norm', 'third'),
+             'PdistBackwardBackward': ('pdist', 'third')}
+    for node in _nodes([value]):
+        if _kind(node) in wrong:
+            op, order = wrong[_kind(node)]
+            raise RuntimeError(f'the loss needs the {order} derivative of {op}, which PyTorch gets wrong: write {op} out'
+                               + (f' (stateless does, for the module)' if op != 'pdist' else ''))
+
 def _once(node):
     "Whether a graph node's gradient cannot be differentiated."
     backward = getattr(getattr(type(node), '_forward_cls', None), 'backward', None)
     # `once_differentiable` wraps `backward` in a function of torch.autograd.function
     wrapped = hasattr(backward, '__wrapped__') and backward.__globals__['__name__'] == 'torch.autograd.function'
-    return wrapped or getattr(backward, 'once', False) or node.name().rsplit(':')[-1] in ('NotImplemented', 'Error', 'DelayedError')
+    return wrapped or getattr(backward, 'once', False) or _kind(node) in ('NotImplemented', 'Error', 'DelayedError')
 
 # %% ../nbs/02_unroll.ipynb #0d99bccf
 def _twice(module, args, kwargs, out):
@@ -435,18 +450,19 @@ def _captured(loss, theta, inputs, leaves):
     "Those of the leaves that the loss meets again when it is run once more: it has not made them."
     device = next(iter(theta.values())).device
     rng = _get_rng(device)
-    with torch.enable_grad(), _disable_current_modes(): again = loss(theta, *_detached(inputs))
+    with torch.enable_grad(), _disable_current_modes(): again = loss(theta, *inputs)
     _set_rng(rng, device)
-    met = {id(t) for t in _leaves(_nodes([again]), theta.values())}
+    met = {id(t) for t in _leaves(_nodes([again]), ())}
     return [t for t in leaves if id(t) in met]
 
-def _checker(loss, inputs, may_capture):
-    "`check(value, theta, grads)` raises for a loss that would give a wrong gradient."
-    def check(value, theta, grads):
-        past = _flat(inputs) if may_capture else ()                     # the replay's inputs have none
-        nodes = list(_nodes([value, *grads], [*theta.values(), *past]))
+def _checker(loss, may_capture):
+    "`check(value, theta, grads, inputs)` raises for a loss that would give a wrong gradient."
+    def check(value, theta, grads, inputs):
+        _check_derivatives(value)
+        known = [*theta.values(), *_flat(inputs)]
+        nodes = list(_nodes([value, *grads], known))
         if any(map(_once, nodes)): _name_culprit(loss, theta, inputs)
-        leaves = [] if may_capture else _leaves(nodes, theta.values())
+        leaves = [] if may_capture else _leaves(nodes, known)
         if leaves and (outside := _captured(loss, theta, inputs, leaves)):
             raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of shape '
                              f'{tuple(outside[0].shape)} that requires grad: pass it in inputs, or detach it')
@@ -484,7 +500,7 @@ def _step_at(run, k, s, hyper, inputs):
     "`(s_k+1, loss)` from s_k, without a graph."
     args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
     now = _get_rng(run.device) if run.engine.compile else None
-    *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None, group=run.group)
+    *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None, group=run.group, attached=run.attached[k % len(inputs)])
     if now and not all(map(_same, now, _get_rng(run.device))):          # a compiled step draws other random numbers: again from the same state, as it is
         if run.engine.compile: run.engine.give_up('the loss draws random numbers')
         _set_rng(now, run.device)
@@ -608,7 +624,7 @@ class First(NamedTuple):
 # %% ../nbs/02_unroll.ipynb #71fa3e97
 def _checked_inputs(inputs, steps, return_first):
     "The inputs as a list of tuples."
-    if isinstance(steps, bool) or not hasattr(steps, '__index__'):
+    if isinstance(steps, bool) or torch.is_tensor(steps) or not hasattr(steps, '__index__'):
         raise TypeError(f'steps must be an integer >= 0, found {steps!r}')
     if steps < 0: raise ValueError(f'steps must be an integer >= 0, found {steps}')
     each = inputs if isinstance(inputs, list) else [inputs]
@@ -630,6 +646,7 @@ def _checked_state(params, optimizer, state):
     if wrong := [n for n, p in params.items() if not (torch.is_tensor(p) and p.is_floating_point())]:
         found = getattr(params[wrong[0]], 'dtype', type(params[wrong[0]]).__name__)
         raise TypeError(f'{wanted}; {wrong[0]!r} is {found} (a state_dict() has buffers, too)')
+    if not isinstance(state, (dict, type(None))): raise TypeError(f'state must be a dict, as from state_of, found {type(state).__name__}')
     fresh = optimizer.start(params)
     for n, s in (state or {}).items():
         if n not in params: raise ValueError(f'state has {n!r}, which params has not')
@@ -644,6 +661,41 @@ def _checked_state(params, optimizer, state):
     if differs := [f'{d} (for {n!r})' for n, live in settings.items() if (d := _difference(live, optimizer))]:
         warnings.warn(f'the live optimiser {differs[0]}; optimizer_of takes its settings, too, and state=dict(state) says that others are meant', stacklevel=3)
     return {n: (state or {}).get(n) or fresh[n] for n in params}
+
+# %% ../nbs/02_unroll.ipynb #5c1e0b02
+@contextmanager
+def _watched(tensors):
+    "A list that is empty until a derivative by one of the tensors is taken."
+    taken = []
+    hooks = [t.register_hook(lambda g: taken.append(True)) for t in tensors if t.requires_grad]
+    try: yield taken
+    finally:
+        for h in hooks: h.remove()
+
+def _apart(x, views):
+    "A step's inputs: what the loss does to their `requires_grad` is its own affair, and so, with `views`, is a derivative by them."
+    return _fill(x, (t.view_as(t) if views and t.requires_grad else t if t.requires_grad else t.detach() for t in _flat(x)))
+
+def _by_graph(run):
+    "theta_K, and what the first step gave, as an ordinary graph."
+    params, state, hyper, inputs = run.tree
+    s = {n: p.view_as(p) for n, p in params.items()}, state         # an input that was made from them is not stepped
+    def step(k, views):
+        x = _apart(inputs[k % len(inputs)], views)
+        with run.autocast, _watched(_flat(x)) as taken:
+            *after, value = _inner_step(run.loss, *s, x, run.optimizer, hyper, True, None if k else run.check, run.group)
+        return after, value, bool(taken)
+    views = False
+    for k in range(run.steps):
+        now = _get_rng(run.device)
+        after, value, taken = step(k, views)
+        if taken and not views:
+            _set_rng(now, run.device)
+            views = True
+            after, value, _ = step(k, views)
+        if k == 0: first = First(*_detached(after), value)
+        s = after
+    return s[0], first
 
 # %% ../nbs/02_unroll.ipynb #45edff99
 def unroll(
@@ -676,11 +728,13 @@ def unroll(
     engine = _Engine(compile, loss, params, optimizer)
     if engine.compile: state, hyper = _as_tensors((state, hyper), device)
     tree = params, state, hyper, inputs
+    tree = _fill(tree, iter(_flat(tree)))       # containers of our own: those given may change before backward
     graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
-    check = _checker(loss, inputs[0], may_capture=graph) if needed and steps else None
+    check = _checker(loss, may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
     run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first, device=device,
                           autocast=_autocast_of(device), settings=_get_settings(), default_device=torch.get_default_device(),
+                          attached=[[t.requires_grad for t in _flat(x)] for x in inputs],
                           engine=engine, check=check, group=group, exact=device.type == 'cpu' and not compile)
     if compile and group: run.engine.give_up('the processes of a group talk in every step')
     if steps == 0:
@@ -691,13 +745,8 @@ def unroll(
     if not graph:
         theta = dict(zip(params, _Replay.apply(run, *_flat(tree))))
         return (theta, run.first) if return_first else theta
-    params = {n: p.view_as(p) for n, p in params.items()}      # an input that was made from them is not stepped
-    for k in range(steps):
-        s = (params, state) if k == 0 else s
-        x = inputs[k % len(inputs)]
-        with run.autocast: *s, value = _inner_step(loss, *s, x, optimizer, hyper, True, None if k else check, group)
-        if k == 0: first = First(*_detached(s), value)
-    return (s[0], first) if return_first else s[0]
+    theta, first = _by_graph(run)
+    return (theta, first) if return_first else theta
 
 # %% ../nbs/02_unroll.ipynb #fcc7bb94
 def _as_tensors(tree, device):
@@ -956,6 +1005,7 @@ _WRAPPERS = {'DataParallel': 'module', 'DistributedDataParallel': 'module', 'Ful
 
 def _check_module(module):
     "Raise `TypeError` for a module with a part that cannot be run on other parameters."
+    if not isinstance(module, nn.Module): raise TypeError(f'stateless wants a torch.nn.Module, found {type(module).__name__}')
     for name, m in module.named_modules():
         what, kinds = type(m).__name__ + (name and f' ({name!r})'), {k.__name__ for k in type(m).__mro__}
         if isinstance(m, torch.jit.ScriptModule):
@@ -966,19 +1016,34 @@ def _check_module(module):
             raise TypeError(f'{what} uses torch.nn.utils.spectral_norm, which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
         if any(isinstance(t, UninitializedTensorMixin) for t in (*m._parameters.values(), *m._buffers.values())):
             raise TypeError(f'{what} is lazy and has no parameters yet; call the network once before')
+        if getattr(m, 'max_norm', None) is not None:
+            raise TypeError(f'{what} has max_norm, which changes its weights in place; normalise them in forward')
+
+def _layer_norm(m, x):
+    "`nn.LayerNorm` by way of group norm, whose third derivative is right."
+    y = nn.functional.group_norm(x.reshape(-1, 1, math.prod(m.normalized_shape)), 1, eps=m.eps).view(x.shape)
+    if m.weight is not None: y = y*m.weight
+    return y if m.bias is None else y + m.bias
+
+def _weight_norm(m, g, v):
+    "The weight of `parametrizations.weight_norm`, written out, whose second derivative is right."
+    return v*(g/torch.norm_except_dim(v, 2, m.dim))
+
+_REWRITTEN = {nn.LayerNorm.forward: _layer_norm, _WeightNorm.forward: _weight_norm}
 
 def _skeleton(module, group):
     "A copy of the module's structure that remembers nothing: without tensors, training-mode batch norms without averages."
     try: skeleton = copy.deepcopy(module)
-    except RuntimeError as e:
-        raise TypeError(f'{type(module).__name__} cannot be copied: it holds a computed tensor, as torch.nn.utils.weight_norm does; '
-                        'use torch.nn.utils.parametrizations.weight_norm') from e
+    except Exception as e:
+        why = 'it holds a computed tensor, as torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations.weight_norm'
+        raise TypeError(f'{type(module).__name__} cannot be copied: {why if isinstance(e, RuntimeError) else e}') from e
     for n, m in skeleton.named_modules():
         m._name_in_unroll = n                                       # for error messages
         if isinstance(m, _NormBase) and m.track_running_stats and m.training:
             m.track_running_stats = False
             m.running_mean = m.running_var = m.num_batches_tracked = None
         if isinstance(m, _SpectralNorm): m.eval()
+        if rewritten := _REWRITTEN.get(type(m).forward): m.forward = functools.partial(rewritten, m)
         for tensors in (m._parameters, m._buffers):                 # this unties what is tied, so every name has to be given
             tensors.update((k, torch.empty_like(t, device='meta').as_subclass(_Gone)) for k, t in tensors.items() if t is not None)
     if group: normalise_over(skeleton, group)
@@ -992,19 +1057,24 @@ def stateless(
     Calling `f` changes nothing: buffers are copies, batch norm in training mode uses batch statistics (in evaluation mode
     its running ones), spectral norm's `u` and `v` are frozen.
     Raises `TypeError` for a module that cannot be run on other parameters, and `f` raises `ValueError`
-    when a parameter is missing or unknown, and for a buffer that requires grad, as one that is stepped would."""
+    when a parameter is missing, unknown or of another shape, and for a buffer that requires grad, as one that is stepped would."""
     _check_module(module)
     skeleton = _skeleton(module, group)
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
     alias = {f'{n}.{k}'.lstrip('.'): first_name[id(p)] for n, m in module.named_modules() for k, p in m._parameters.items() if p is not None}
     kept, buffers = ({n for n, _ in m.named_buffers()} for m in (skeleton, module))
-    known = {*alias.values(), *buffers}
+    shapes = {n: p.shape for n, p in module.named_parameters()}
+    known = {*shapes, *buffers}
     def f(params, /, *x, **kw):
-        wanted = dict.fromkeys(alias.values())
-        if missing := [n for n in wanted if n not in params]:
-            raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(wanted)} missing)')
+        if not isinstance(params, Mapping): raise TypeError(f'params must be a dict, name -> tensor, found {type(params).__name__}')
+        if parametrize._cache_enabled: raise RuntimeError('torch.nn.utils.parametrize.cached() would keep the weights of other parameters; call it outside')
+        if missing := [n for n in shapes if n not in params]:
+            raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(shapes)} missing)')
         if unknown := [n for n in params if n not in known]:
             raise ValueError(f'params has {unknown[0]!r}, which the module has not')
+        if wrong := [n for n, shape in shapes.items() if params[n].shape != shape]:
+            found, wanted = tuple(params[wrong[0]].shape), tuple(shapes[wrong[0]])
+            raise ValueError(f'{wrong[0]!r} has shape {found}, in the module {wanted}')
         if stepped := [n for n in params if n in buffers and params[n].requires_grad]:
             raise ValueError(f'{stepped[0]!r} is a buffer and requires grad, as if it were to be stepped: '
                              'params are dict(module.named_parameters()), not a state_dict()')

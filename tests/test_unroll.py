@@ -612,3 +612,47 @@ def test_two_groups_a_penalty_a_frozen_norm_and_a_dict(remat):
     got, expected = (flat(torch.autograd.grad(softplus(-f(e, fake)).mean(), wrt)) for f, e in ((call, ours), (by_functions, end)))
     assert (flat(ours.values()) - flat(end.values())).norm() < 1e-12*flat(end.values()).norm()
     assert (got - expected).norm() < 1e-10*expected.norm()
+
+# Derivatives that PyTorch gets wrong in silence: the second of fused weight norm, the third of layer norm.
+
+def penalised(call):
+    def loss(p, x, fake):
+        z = (x + fake).detach().requires_grad_()
+        slope, = torch.autograd.grad(call(p, z).sum(), z, create_graph=True)
+        return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean() + (slope**2).sum(1).mean()
+    return loss
+
+def without(module, p, x, layer):
+    "The network of `small`, in elementary operations."
+    h = nn.functional.linear(x, p['0.weight'], p['0.bias']) if '0.weight' in p else x@(p['0.parametrizations.weight.original1']*p['0.parametrizations.weight.original0']/p['0.parametrizations.weight.original1'].norm(dim=1, keepdim=True)).T + p['0.bias']
+    return nn.functional.linear(softplus(layer(p, h)), p[f'{len(module) - 1}.weight'], p[f'{len(module) - 1}.bias'])
+
+def layer_norm(p, h):
+    h = (h - h.mean(1, keepdim=True))/(h.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    return h*p['1.weight'] + p['1.bias'] if '1.weight' in p else h
+
+@pytest.mark.parametrize('kind', ['layer', 'bare layer', 'weight'])
+def test_derivatives_that_are_wrong_in_pytorch(kind):
+    D = small(*[nn.LayerNorm(5, elementwise_affine=kind == 'layer')]*(kind != 'weight')).double()
+    if kind == 'weight': nn.utils.parametrizations.weight_norm(D[0])
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    torch.testing.assert_close(call(theta, x), D(x), rtol=1e-12, atol=1e-12)
+    by_definition = penalised(lambda p, x: without(D, p, x, (lambda p, h: h) if kind == 'weight' else layer_norm))
+    wrt = [fake, *theta.values()]
+    agree(penalised(call), theta, (x, fake), 3, sgd(.1), by_hand(by_definition, theta, (x, fake), 3, wrt), wrt)
+    loss, own = penalised(call), penalised(lambda p, x: torch.func.functional_call(D, p, (x,)))          # PyTorch's
+    for mode in (dict(), dict(remat=False)):
+        with pytest.raises(RuntimeError, match=f'derivative of {kind.split()[-1]} norm, which PyTorch gets wrong'): unroll(own, theta, (x, fake), 2, sgd(.1), **mode)
+    if kind != 'weight': unroll(lambda p, x: torch.func.functional_call(D, p, (x,)).mean(), theta, (x,), 2, sgd(.1))      # its second is right
+
+def test_normalised_shapes_of_layer_norm():
+    for shape, x in (((4, 2), torch.randn(3, 5, 4, 2)), ((2,), torch.randn(4, 2)), (2, torch.randn(2))):
+        for kw in (dict(), dict(bias=False), dict(elementwise_affine=False, eps=.1)):
+            m = nn.LayerNorm(shape, **kw)
+            for p in m.parameters(): nn.init.normal_(p)
+            torch.testing.assert_close(stateless(m)(dict(m.named_parameters()), x), m(x))
+
+def test_weight_norm_along_other_dimensions():
+    for dim in (0, 1, 2, -1, None):
+        m, x = nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(3, 4, 2), dim=dim), torch.randn(2, 3, 4, 4)
+        torch.testing.assert_close(stateless(m)(dict(m.named_parameters()), x), m(x))
