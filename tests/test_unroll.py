@@ -3,6 +3,7 @@
 Textbook updates in a plain `create_graph` loop are the reference; a second call must give the same bits.
 """
 import gc
+import threading
 import warnings
 import weakref
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
@@ -151,7 +152,7 @@ def by_hand(loss, params, inputs, steps, wrt, lr=.1):
     for _ in range(steps):
         grads = torch.autograd.grad(loss(params, *inputs), list(params.values()), create_graph=True)
         params = {n: p - lr*g for (n, p), g in zip(params.items(), grads)}
-    return torch.autograd.grad(sum((p**2).sum() for p in params.values()), wrt)
+    return torch.autograd.grad(sum((p**2).sum() for p in params.values()), wrt, retain_graph=True)
 
 def theta_of(module): return {n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
 
@@ -483,12 +484,21 @@ class Checkpointed(nn.Module):
 def test_checkpointing_is_named():
     for reentrant in (True, False):
         D, (x, fake) = Checkpointed(reentrant).double(), batch()
-        call = stateless(D)
+        call, theta = stateless(D), theta_of(D)
         def loss(p, x, fake): return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean()
         for mode in (dict(), dict(remat=False)):
-            with pytest.raises(RuntimeError, match='torch.utils.checkpoint'): unroll(loss, theta_of(D), (x, fake), 2, sgd(.1), **mode)
-    with pytest.raises(RuntimeError, match='switch activation checkpointing off'): call(theta_of(D), fake).sum().backward()
-    assert torch.equal(call(theta_of(D), x), D(x))
+            with pytest.raises(RuntimeError, match='torch.utils.checkpoint'):
+                end = unroll(loss, theta, (x, fake), 2, sgd(.1), **mode)
+                sum(p.sum() for p in end.values()).backward()
+    with pytest.raises(RuntimeError, match='switch activation checkpointing off'): call(theta, fake).sum().backward()
+    assert torch.equal(call(theta, x), torch.func.functional_call(D, theta, (x,)))
+
+def test_checkpointing_of_the_loss_works():
+    D = small()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def loss(p, x, fake): return softplus(-call(p, x)).mean() + softplus(checkpoint(call, p, fake, use_reentrant=False)).mean()
+    wrt = [fake, *theta.values()]
+    agree(loss, theta, (x, fake), 3, sgd(.1), by_hand(lambda p, x, fake: softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean(), theta, (x, fake), 3, wrt), wrt)
 
 class Attention(nn.Module):
     def __init__(self): super().__init__(); self.mix = nn.Linear(3, 3)
@@ -656,3 +666,86 @@ def test_weight_norm_along_other_dimensions():
     for dim in (0, 1, 2, -1, None):
         m, x = nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(3, 4, 2), dim=dim), torch.randn(2, 3, 4, 4)
         torch.testing.assert_close(stateless(m)(dict(m.named_parameters()), x), m(x))
+
+# A step's loss may take a derivative by its inputs. In it, theta_k is a constant, which no plain loop says.
+
+R1 = {
+    'input': lambda call, p, x, fake: torch.autograd.grad(call(p, x).sum(), x, create_graph=True)[0],
+    'in place': lambda call, p, x, fake: torch.autograd.grad(call(p, x.requires_grad_()).sum(), x, create_graph=True)[0],
+    'fakes': lambda call, p, x, fake: torch.autograd.grad(call(p, fake).sum(), fake, create_graph=True)[0],
+    'func': lambda call, p, x, fake: torch.func.grad(lambda x: call(p, x).sum())(x),
+}
+
+@pytest.mark.parametrize('kind', R1)
+def test_derivative_by_an_input(kind):
+    D = small()
+    call, theta, (x, leaf) = stateless(D), theta_of(D), batch()
+    if kind == 'input': x.requires_grad_()
+    fake = torch.tanh(leaf)
+    def loss(p, x, fake): return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean() + (R1[kind](call, p, x, fake)**2).sum(1).mean()
+    def apart(p, x, fake):
+        "The same, by the gradient of D's softplus network in closed form."
+        at = fake if kind == 'fakes' else x
+        h = nn.functional.linear(at, p['0.weight'], p['0.bias'])
+        slope = (torch.sigmoid(h)*p['2.weight'])@p['0.weight']
+        return softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean() + (slope**2).sum(1).mean()
+    wrt = [leaf, *theta.values()]
+    expected = by_hand(apart, theta, (x, fake), 3, wrt)
+    required = x.requires_grad
+    agree(loss, theta, (x, fake), 3, sgd(.1), expected, wrt)
+    agree(loss, theta, [(x, fake)]*3, 3, sgd(.1), expected, wrt)
+    assert x.requires_grad == required
+
+def test_derivative_by_an_input_that_made_theta():
+    "Unrolled twice from the same fakes: the second theta_0 is made of them, too."
+    D = small()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def loss(p, fake): return softplus(call(p, fake)).mean() + (R1['fakes'](call, p, None, fake)**2).mean()
+    grads = []
+    for remat in (True, False):
+        half = unroll(loss, theta, (fake,), 2, sgd(.1), remat=remat)
+        end = unroll(loss, half, (fake,), 2, sgd(.1), remat=remat)
+        grads.append(flat(torch.autograd.grad(sum((p**2).sum() for p in end.values()), [fake, *theta.values()])))
+    whole = unroll(loss, theta, (fake,), 4, sgd(.1))
+    grads.append(flat(torch.autograd.grad(sum((p**2).sum() for p in whole.values()), [fake, *theta.values()])))
+    for got in grads[1:]: torch.testing.assert_close(got, grads[0], rtol=1e-10, atol=1e-13)
+
+def test_a_batch_that_changes_before_backward():
+    D = small()
+    call, theta, (x, fake) = stateless(D), theta_of(D), batch()
+    def loss(p, b, extra): return softplus(-call(p, b['x'])).mean() + softplus(call(p, b['fake'])).mean()*extra[0]
+    grads = []
+    for change in (False, True):
+        b, extra, params = dict(x=x, fake=fake), [2., x], dict(theta)
+        end = unroll(loss, params, (b, extra), 3, sgd(.1))
+        if change:
+            b.pop('x'); b['z'] = x; b['x'] = fake; extra.insert(0, x); params.clear()
+        grads.append(torch.autograd.grad(sum((p**2).sum() for p in end.values()), fake)[0])
+    assert torch.equal(*grads)
+
+@pytest.mark.parametrize('error, says, f', [
+    (TypeError, 'wants a torch.nn.Module, found function', lambda D, x: stateless(lambda x: x)), (TypeError, 'found generator', lambda D, x: stateless(D.parameters())),
+    (TypeError, 'params must be a dict, name -> tensor, found Sequential', lambda D, x: stateless(D)(D, x)), (TypeError, 'found Tensor', lambda D, x: stateless(D)(x, theta_of(D))),
+    (ValueError, r"'0.weight' has shape \(7, 3\), in the module \(5, 3\)", lambda D, x: stateless(D)(theta_of(nn.Sequential(nn.Linear(3, 7), nn.Softplus(), nn.Linear(7, 1))), x)),
+    (ValueError, r"'0.bias' has shape \(1,\)", lambda D, x: stateless(D)({**theta_of(D), '0.bias': torch.zeros(1).double()}, x)),
+    (TypeError, "Embedding .'0'. has max_norm", lambda D, x: stateless(nn.Sequential(nn.Embedding(5, 3, max_norm=1.)))), (TypeError, 'has max_norm', lambda D, x: stateless(nn.EmbeddingBag(5, 3, max_norm=1.))),
+    (TypeError, 'cannot be copied: cannot pickle', lambda D, x: stateless(holding(threading.Lock()))), (TypeError, 'cannot be copied: it holds a computed tensor', lambda D, x: stateless(holding(torch.ones(1, requires_grad=True)*2))),
+    (TypeError, r'params must be dict.module.named_parameters.... found Sequential', lambda D, x: optimizer_of(torch.optim.Adam(D.parameters()), D)), (TypeError, 'found list', lambda D, x: state_of(torch.optim.Adam(D.parameters()), list(D.parameters()))),
+    (TypeError, 'state must be a dict, as from state_of, found Adam', lambda D, x: unroll(lambda p, x: stateless(D)(p, x).mean(), theta_of(D), (x,), 1, adam(), torch.optim.Adam(D.parameters()))),
+    (TypeError, 'steps must be an integer', lambda D, x: unroll(lambda p, x: stateless(D)(p, x).mean(), theta_of(D), (x,), torch.tensor(2), adam())),
+    (TypeError, 'found generator', lambda D, x: unroll(lambda p, x: stateless(D)(p, x).mean(), theta_of(D), (x for _ in 'a'), 2, adam())),
+])
+def test_mistakes_are_named(error, says, f):
+    with pytest.raises(error, match=says): f(small(), batch()[0])
+
+def holding(what):
+    m = nn.Linear(3, 1)
+    m.what = what
+    return m
+
+def test_cached_parametrizations_are_refused():
+    m, x = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1)), torch.ones(2, 3)
+    call = stateless(m)
+    with nn.utils.parametrize.cached():
+        with pytest.raises(RuntimeError, match='parametrize.cached'): call(dict(m.named_parameters()), x)
+    call(dict(m.named_parameters()), x)
