@@ -47,11 +47,12 @@ class Optimizer(NamedTuple):
 
 def _stepped(params, grads, state, rule):
     "`(params, state)` after one step; `rule(name)` is what updates a parameter, and its hyperparameters."
-    new = {n: (p, state[n]) if g is None else _updated(p, g, state[n], *rule(n)) for (n, p), g in zip(params.items(), grads)}
+    new = {n: (p, state[n]) if g is None else _updated(p, g, state[n], *rule(n))
+           for (n, p), g in zip(params.items(), grads)}
     return {n: p for n, (p, _) in new.items()}, {n: s for n, (_, s) in new.items()}
 
 def _updated(p, g, s, update, hyper):
-    "One parameter and its state after a step, in the types that they had: next to a tensor of no dimension, a hyperparameter's would win."
+    "One parameter and its state after a step, in their own types: without a dimension, those of the hyperparameters would win."
     new, state = update(p, g, s, **hyper)
     if p.ndim: return new, state
     return new.to(p.dtype), {k: v.to(s[k].dtype) if torch.is_tensor(v) else v for k, v in state.items()}
@@ -165,7 +166,7 @@ def rmsprop(
     centered=False,      # divide by the standard deviation instead of the root mean square
 )->Optimizer:
     """RMSprop (Tieleman and Hinton 2012), update for update `torch.optim.RMSprop`, with the same root as `adam`.
-    Any number may be a tensor of no dimension. Raises `ValueError` for a number below 0, and for an alpha that is not below 1."""
+    Any number may be a tensor of no dimension. Raises `ValueError` for one below 0, and for an alpha that is not below 1."""
     _check_hyper(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     has, decays = (torch.is_tensor(v) or v != 0 for v in (momentum, weight_decay))
     keys = ['square_avg'] + ['momentum_buffer']*has + ['grad_avg']*centered
@@ -203,7 +204,8 @@ class _Twin(NamedTuple):
 
 def _group_of(optimizer, params):
     "name -> the number of its parameter group in a live optimiser that has a twin here."
-    if not isinstance(params, Mapping): raise TypeError(f'params must be dict(module.named_parameters()), found {type(params).__name__}')
+    if not isinstance(params, Mapping):
+        raise TypeError(f'params must be dict(module.named_parameters()), found {type(params).__name__}')
     known = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop}
     if type(optimizer) not in known:
         names = ', '.join(sorted(k.__name__ for k in known))
@@ -222,8 +224,10 @@ def _settings_of(optimizer, group):
         if torch.is_tensor(v): return v.clone().reshape(()) if v.requires_grad else v.item()
         return tuple(map(own, v)) if isinstance(v, (tuple, list)) else v
     def pick(*names): return {n: own(group[n]) for n in names}
-    if isinstance(optimizer, torch.optim.SGD): return sgd(**pick('lr', 'momentum', 'dampening', 'nesterov', 'weight_decay'))
-    if isinstance(optimizer, torch.optim.RMSprop): return rmsprop(**pick('lr', 'alpha', 'eps', 'weight_decay', 'momentum', 'centered'))
+    if isinstance(optimizer, torch.optim.SGD):
+        return sgd(**pick('lr', 'momentum', 'dampening', 'nesterov', 'weight_decay'))
+    if isinstance(optimizer, torch.optim.RMSprop):
+        return rmsprop(**pick('lr', 'alpha', 'eps', 'weight_decay', 'momentum', 'centered'))
     decoupled = group.get('decoupled_weight_decay', isinstance(optimizer, torch.optim.AdamW))
     return (adamw if decoupled else adam)(**pick('lr', 'betas', 'eps', 'weight_decay'))
 
@@ -232,13 +236,13 @@ def optimizer_of(
     params:dict,                     # name -> the live parameter, as from `dict(module.named_parameters())`
 ):                                   # an optimiser for `unroll`, with the state that it continues
     """The live optimiser's differentiable twin, as it stands: its settings, group by group, and copies of its moments.
-    Raises `TypeError` or `ValueError` for an optimiser that has no twin here. Its step hooks are not run; it warns of them."""
+    Raises `TypeError` or `ValueError` for an optimiser that has no twin here, and warns of step hooks, which are not run."""
     group, groups = _group_of(optimizer, params), tuple(_settings_of(optimizer, g) for g in optimizer.param_groups)
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         warnings.warn(f'{type(optimizer).__name__} has step hooks, which unrolled steps do not run', stacklevel=2)
     live = state_of(optimizer, params)
-    def state(n, p):                   # a setting that was changed on the way may want more moments than there are, or fewer
-        fresh = groups[group[n]].init(p.detach())
+    def state(n, p):
+        fresh = groups[group[n]].init(p.detach())       # a setting that has changed may want other moments than there are
         return {k: live[n].get(k, v) for k, v in fresh.items()}
     return _Twin(groups, group, {n: state(n, p) for n, p in params.items()}, tuple(o.hyper for o in groups))
 
@@ -267,15 +271,18 @@ def state_of(
 def _difference(live, twin):
     "How an optimiser differs from a live one's, in words; nothing if it does not. Tensors are not compared."
     if live.rule != twin.rule: return f'is {live.rule}, not {twin.rule}'
-    differs = [k for k, v in live.hyper.items() if not any(map(torch.is_tensor, (v, twin.hyper[k]))) and v != twin.hyper[k]]
-    return f'has {differs[0]} {live.hyper[differs[0]]}, not {twin.hyper[differs[0]]}' if differs else ''
+    for name, v in live.hyper.items():
+        other = twin.hyper[name]
+        if not (torch.is_tensor(v) or torch.is_tensor(other) or v == other): return f'has {name} {v}, not {other}'
+    return ''
 
 # %% ../nbs/02_unroll.ipynb #92a00c08
 def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=False, check=None, group=None, attached=()):
     "`(theta_k, state_k) -> (theta_k+1, state_k+1, loss at theta_k)`; `attached` says which inputs are to require grad."
     with torch.enable_grad():
         theta = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
-        if any(attached): inputs = _fill(inputs, (t.detach().requires_grad_() if a else t for t, a in zip(_flat(inputs), attached)))
+        if any(attached):
+            inputs = _fill(inputs, (t.detach().requires_grad_() if a else t for t, a in zip(_flat(inputs), attached)))
         value = loss(theta, *inputs)
         if not (torch.is_tensor(value) and value.shape == ()):
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
@@ -401,15 +408,18 @@ def _nodes(tensors, stop=()):
 
 def _kind(node): return node.name().rsplit(':')[-1].rstrip('0123456789')
 
+_WRONG = {       # a node of the loss's graph, and what unrolling asks of it
+    'WeightNormInterfaceBackward': 'second derivative of weight norm',
+    'NativeLayerNormBackwardBackward': 'third derivative of layer norm',
+    'PdistBackwardBackward': 'third derivative of pdist',
+}
+
 def _check_derivatives(value):
     "Raise `RuntimeError` for a loss whose derivatives PyTorch gets wrong."
-    wrong = {'WeightNormInterfaceBackward': ('weight norm', 'second'), 'NativeLayerNormBackwardBackward': ('layer norm', 'third'),
-             'PdistBackwardBackward': ('pdist', 'third')}
     for node in _nodes([value]):
-        if _kind(node) in wrong:
-            op, order = wrong[_kind(node)]
-            raise RuntimeError(f'the loss needs the {order} derivative of {op}, which PyTorch gets wrong: write {op} out'
-                               + (f' (stateless does, for the module)' if op != 'pdist' else ''))
+        if what := _WRONG.get(_kind(node)):
+            raise RuntimeError(f'the loss needs the {what}, which PyTorch gets wrong; write it out '
+                               '(as stateless does for nn.LayerNorm and parametrizations.weight_norm)')
 
 def _once(node):
     "Whether a graph node's gradient cannot be differentiated."
@@ -464,8 +474,9 @@ def _checker(loss, may_capture):
         if any(map(_once, nodes)): _name_culprit(loss, theta, inputs)
         leaves = [] if may_capture else _leaves(nodes, known)
         if leaves and (outside := _captured(loss, theta, inputs, leaves)):
-            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of shape '
-                             f'{tuple(outside[0].shape)} that requires grad: pass it in inputs, or detach it')
+            shape = tuple(outside[0].shape)
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one '
+                             f'of shape {shape} that requires grad: pass it in inputs, or detach it')
     return check
 
 # %% ../nbs/02_unroll.ipynb #c52be8fc
@@ -500,7 +511,8 @@ def _step_at(run, k, s, hyper, inputs):
     "`(s_k+1, loss)` from s_k, without a graph."
     args = run.loss, *s, inputs[k % len(inputs)], run.optimizer, hyper
     now = _get_rng(run.device) if run.engine.compile else None
-    *after, value = run.engine(_inner_step, *args, check=run.check if k == 0 else None, group=run.group, attached=run.attached[k % len(inputs)])
+    uncompiled = dict(check=run.check if k == 0 else None, group=run.group, attached=run.attached[k % len(inputs)])
+    *after, value = run.engine(_inner_step, *args, **uncompiled)
     if now and not all(map(_same, now, _get_rng(run.device))):          # a compiled step draws other random numbers: again from the same state, as it is
         if run.engine.compile: run.engine.give_up('the loss draws random numbers')
         _set_rng(now, run.device)
@@ -646,7 +658,8 @@ def _checked_state(params, optimizer, state):
     if wrong := [n for n, p in params.items() if not (torch.is_tensor(p) and p.is_floating_point())]:
         found = getattr(params[wrong[0]], 'dtype', type(params[wrong[0]]).__name__)
         raise TypeError(f'{wanted}; {wrong[0]!r} is {found} (a state_dict() has buffers, too)')
-    if not isinstance(state, (dict, type(None))): raise TypeError(f'state must be a dict, as from state_of, found {type(state).__name__}')
+    if not isinstance(state, (dict, type(None))):
+        raise TypeError(f'state must be a dict, as from state_of, found {type(state).__name__}')
     fresh = optimizer.start(params)
     for n, s in (state or {}).items():
         if n not in params: raise ValueError(f'state has {n!r}, which params has not')
@@ -659,7 +672,8 @@ def _checked_state(params, optimizer, state):
                 raise ValueError(f'state {k!r} of {n!r} has shape {shape}, its parameter {wanted}')
     settings = getattr(state, 'settings', {}) if isinstance(optimizer, Optimizer) else {}
     if differs := [f'{d} (for {n!r})' for n, live in settings.items() if (d := _difference(live, optimizer))]:
-        warnings.warn(f'the live optimiser {differs[0]}; optimizer_of takes its settings, too, and state=dict(state) says that others are meant', stacklevel=3)
+        warnings.warn(f'the live optimiser {differs[0]}; optimizer_of takes its settings, too, '
+                      'and state=dict(state) says that others are meant', stacklevel=3)
     return {n: (state or {}).get(n) or fresh[n] for n in params}
 
 # %% ../nbs/02_unroll.ipynb #5c1e0b02
@@ -673,8 +687,9 @@ def _watched(tensors):
         for h in hooks: h.remove()
 
 def _apart(x, views):
-    "A step's inputs: what the loss does to their `requires_grad` is its own affair, and so, with `views`, is a derivative by them."
-    return _fill(x, (t.view_as(t) if views and t.requires_grad else t if t.requires_grad else t.detach() for t in _flat(x)))
+    "A step's inputs: that the loss makes one require grad stays in the step and, with `views`, so does a derivative by one."
+    def apart(t): return t.detach() if not t.requires_grad else t.view_as(t) if views else t
+    return _fill(x, map(apart, _flat(x)))
 
 def _by_graph(run):
     "theta_K, and what the first step gave, as an ordinary graph."
@@ -683,7 +698,8 @@ def _by_graph(run):
     def step(k, views):
         x = _apart(inputs[k % len(inputs)], views)
         with run.autocast, _watched(_flat(x)) as taken:
-            *after, value = _inner_step(run.loss, *s, x, run.optimizer, hyper, True, None if k else run.check, run.group)
+            check = None if k else run.check
+            *after, value = _inner_step(run.loss, *s, x, run.optimizer, hyper, True, check, run.group)
         return after, value, bool(taken)
     views = False
     for k in range(run.steps):
@@ -732,10 +748,10 @@ def unroll(
     graph = needed and steps > 0 and any(t.requires_grad for t in _flat(tree)) and not (remat or compile)
     check = _checker(loss, may_capture=graph) if needed and steps else None
     marks = _marks(steps, _fits(steps, params, state) if keep_all is None else keep_all)
-    run = SimpleNamespace(loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first, device=device,
-                          autocast=_autocast_of(device), settings=_get_settings(), default_device=torch.get_default_device(),
-                          attached=[[t.requires_grad for t in _flat(x)] for x in inputs],
-                          engine=engine, check=check, group=group, exact=device.type == 'cpu' and not compile)
+    run = SimpleNamespace(
+        loss=loss, optimizer=optimizer, steps=steps, tree=tree, marks=marks, return_first=return_first, check=check, group=group,
+        device=device, autocast=_autocast_of(device), settings=_get_settings(), default_device=torch.get_default_device(),
+        attached=[[t.requires_grad for t in _flat(x)] for x in inputs], engine=engine, exact=device.type == 'cpu' and not compile)
     if compile and group: run.engine.give_up('the processes of a group talk in every step')
     if steps == 0:
         if not return_first: return params
@@ -997,11 +1013,13 @@ class _Gone(Tensor):
     "Stands for a tensor of the skeleton between calls."
     @classmethod
     def __torch_function__(cls, f, types, args=(), kwargs=None):
-        if all(isinstance(t, cls) for t in _flat((args, kwargs or {}))): return super().__torch_function__(f, types, args, kwargs)      # its shape, say
+        if all(isinstance(t, cls) for t in _flat((args, kwargs or {}))):        # asked for its shape, say
+            return super().__torch_function__(f, types, args, kwargs)
         raise RuntimeError('a part of a stateless network is run after its call, as torch.utils.checkpoint does in backward: '
                            "switch activation checkpointing off; unroll's replay keeps the activations of one step only")
 
-_WRAPPERS = {'DataParallel': 'module', 'DistributedDataParallel': 'module', 'FullyShardedDataParallel': 'module', 'OptimizedModule': '_orig_mod'}
+_WRAPPERS = {'DataParallel': 'module', 'DistributedDataParallel': 'module', 'FullyShardedDataParallel': 'module',
+             'OptimizedModule': '_orig_mod'}
 
 def _check_module(module):
     "Raise `TypeError` for a module with a part that cannot be run on other parameters."
@@ -1013,10 +1031,11 @@ def _check_module(module):
         if inner := [_WRAPPERS[k] for k in kinds if k in _WRAPPERS]:
             raise TypeError(f'{what} wraps the network; give that itself, its `.{inner[0]}`')
         if any(type(h).__name__ == 'SpectralNorm' for h in m._forward_pre_hooks.values()):
-            raise TypeError(f'{what} uses torch.nn.utils.spectral_norm, which cannot be frozen; use torch.nn.utils.parametrizations.spectral_norm')
+            raise TypeError(f'{what} uses torch.nn.utils.spectral_norm, which cannot be frozen; '
+                            'use torch.nn.utils.parametrizations.spectral_norm')
         if any(isinstance(t, UninitializedTensorMixin) for t in (*m._parameters.values(), *m._buffers.values())):
             raise TypeError(f'{what} is lazy and has no parameters yet; call the network once before')
-        if getattr(m, 'max_norm', None) is not None:
+        if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None:
             raise TypeError(f'{what} has max_norm, which changes its weights in place; normalise them in forward')
 
 def _layer_norm(m, x):
@@ -1035,8 +1054,11 @@ def _skeleton(module, group):
     "A copy of the module's structure that remembers nothing: without tensors, training-mode batch norms without averages."
     try: skeleton = copy.deepcopy(module)
     except Exception as e:
-        why = 'it holds a computed tensor, as torch.nn.utils.weight_norm does; use torch.nn.utils.parametrizations.weight_norm'
-        raise TypeError(f'{type(module).__name__} cannot be copied: {why if isinstance(e, RuntimeError) else e}') from e
+        why = e
+        if isinstance(e, RuntimeError):
+            why = ('it holds a computed tensor, as torch.nn.utils.weight_norm does; '
+                   'use torch.nn.utils.parametrizations.weight_norm')
+        raise TypeError(f'{type(module).__name__} cannot be copied: {why}') from e
     for n, m in skeleton.named_modules():
         m._name_in_unroll = n                                       # for error messages
         if isinstance(m, _NormBase) and m.track_running_stats and m.training:
@@ -1044,41 +1066,51 @@ def _skeleton(module, group):
             m.running_mean = m.running_var = m.num_batches_tracked = None
         if isinstance(m, _SpectralNorm): m.eval()
         if rewritten := _REWRITTEN.get(type(m).forward): m.forward = functools.partial(rewritten, m)
-        for tensors in (m._parameters, m._buffers):                 # this unties what is tied, so every name has to be given
-            tensors.update((k, torch.empty_like(t, device='meta').as_subclass(_Gone)) for k, t in tensors.items() if t is not None)
+        for tensors in (m._parameters, m._buffers):                 # this unties what is tied: every name has to be given
+            gone = {k: torch.empty_like(t, device='meta').as_subclass(_Gone) for k, t in tensors.items() if t is not None}
+            tensors.update(gone)
     if group: normalise_over(skeleton, group)
     return skeleton
+
+def _named(module, kind):
+    "The module's `_parameters` or `_buffers`: a name for each place, also where places share a tensor."
+    return {f'{n}.{k}'.lstrip('.'): t for n, m in module.named_modules() for k, t in getattr(m, kind).items() if t is not None}
+
+def _check_params(params, shapes, buffers):
+    "Raise an error for what a stateless network is called with, or in."
+    if not isinstance(params, Mapping):
+        raise TypeError(f'params must be a dict, name -> tensor, found {type(params).__name__}')
+    if missing := [n for n in shapes if n not in params]:
+        raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(shapes)} missing)')
+    if unknown := [n for n in params if n not in shapes and n not in buffers]:
+        raise ValueError(f'params has {unknown[0]!r}, which the module has not')
+    if wrong := [n for n, shape in shapes.items() if params[n].shape != shape]:
+        found, wanted = tuple(params[wrong[0]].shape), tuple(shapes[wrong[0]])
+        raise ValueError(f'{wrong[0]!r} has shape {found}, in the module {wanted}')
+    if stepped := [n for n in params if n in buffers and params[n].requires_grad]:
+        raise ValueError(f'{stepped[0]!r} is a buffer and requires grad, as if it were to be stepped: '
+                         'params are dict(module.named_parameters()), not a state_dict()')
+    if parametrize._cache_enabled:
+        raise RuntimeError('torch.nn.utils.parametrize.cached() would keep the weights of other parameters; call it outside')
 
 def stateless(
     module:nn.Module, # any network; what is in training mode (dropout, batch norm) is read now
     group=None,       # a torch.distributed group: batch norm's statistics are those of all its processes
 )->Callable:          # f(params, *x, **kw) -> module's output
     """`f(params, *x, **kw)`: the module on `params` (name -> tensor; buffers may be given there too).
-    Calling `f` changes nothing: buffers are copies, batch norm in training mode uses batch statistics (in evaluation mode
-    its running ones), spectral norm's `u` and `v` are frozen.
-    Raises `TypeError` for a module that cannot be run on other parameters, and `f` raises `ValueError`
-    when a parameter is missing, unknown or of another shape, and for a buffer that requires grad, as one that is stepped would."""
+    Calling `f` changes nothing: buffers are copies, batch norm in training mode uses batch statistics (in evaluation
+    mode its running ones), spectral norm's `u` and `v` are frozen.
+    Raises `TypeError` for a module that cannot be run on other parameters; `f` raises `ValueError` when a parameter
+    is missing, unknown or of another shape, and for a buffer that requires grad, as one that is stepped would."""
     _check_module(module)
     skeleton = _skeleton(module, group)
     first_name = {id(p): n for n, p in reversed(list(module.named_parameters()))}
-    alias = {f'{n}.{k}'.lstrip('.'): first_name[id(p)] for n, m in module.named_modules() for k, p in m._parameters.items() if p is not None}
-    kept, buffers = ({n for n, _ in m.named_buffers()} for m in (skeleton, module))
+    alias = {n: first_name[id(p)] for n, p in _named(module, '_parameters').items()}
+    kept, buffers = (set(_named(m, '_buffers')) for m in (skeleton, module))
     shapes = {n: p.shape for n, p in module.named_parameters()}
-    known = {*shapes, *buffers}
     def f(params, /, *x, **kw):
-        if not isinstance(params, Mapping): raise TypeError(f'params must be a dict, name -> tensor, found {type(params).__name__}')
-        if parametrize._cache_enabled: raise RuntimeError('torch.nn.utils.parametrize.cached() would keep the weights of other parameters; call it outside')
-        if missing := [n for n in shapes if n not in params]:
-            raise ValueError(f'params lacks {missing[0]!r} ({len(missing)} of {len(shapes)} missing)')
-        if unknown := [n for n in params if n not in known]:
-            raise ValueError(f'params has {unknown[0]!r}, which the module has not')
-        if wrong := [n for n, shape in shapes.items() if params[n].shape != shape]:
-            found, wanted = tuple(params[wrong[0]].shape), tuple(shapes[wrong[0]])
-            raise ValueError(f'{wrong[0]!r} has shape {found}, in the module {wanted}')
-        if stepped := [n for n in params if n in buffers and params[n].requires_grad]:
-            raise ValueError(f'{stepped[0]!r} is a buffer and requires grad, as if it were to be stepped: '
-                             'params are dict(module.named_parameters()), not a state_dict()')
-        mine = {n: b.clone() for n, b in {**dict(module.named_buffers()), **params}.items() if n in kept}
+        _check_params(params, shapes, buffers)
+        mine = {n: b.clone() for n, b in {**_named(module, '_buffers'), **params}.items() if n in kept}
         tensors = {**{n: params[a] for n, a in alias.items()}, **mine}
         return torch.func.functional_call(skeleton, tensors, x, kw, tie_weights=False)
     return f
