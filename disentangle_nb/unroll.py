@@ -248,7 +248,8 @@ def optimizer_of(
 
 # %% ../nbs/02_unroll.ipynb #5c1e0a12
 class _LiveState(dict):
-    "What `state_of` reads, and `settings`: name -> the twin of its parameter group."
+    "What `state_of` reads, and `settings`: name -> the twin of its parameter group. Saved or copied, it is a plain dict."
+    def __reduce__(self): return dict, (dict(self),)
 
 def state_of(
     optimizer:torch.optim.Optimizer, # a live `torch.optim` `SGD`, `Adam`, `AdamW` or `RMSprop`
@@ -311,6 +312,11 @@ def _flat(tree):
 
 def _rebuilt(tree, children):
     "A container like `tree`, of the same class and with the same attributes, that holds `children`."
+    try: return _copied(tree, children)
+    except Exception as e:
+        raise TypeError(f'a {type(tree).__name__} cannot be copied with other tensors ({e}); give a plain dict, list or tuple') from e
+
+def _copied(tree, children):
     if isinstance(tree, tuple):
         try: new = tuple.__new__(type(tree), children)          # whatever its constructor wants
         except TypeError: return type(tree)(children)           # PyTorch's own
@@ -459,9 +465,10 @@ def _leaves(nodes, known):
 def _captured(loss, theta, inputs, leaves):
     "Those of the leaves that the loss meets again when it is run once more: it has not made them."
     device = next(iter(theta.values())).device
-    rng = _get_rng(device)
-    with torch.enable_grad(), _disable_current_modes(): again = loss(theta, *inputs)
-    _set_rng(rng, device)
+    with torch.enable_grad(), _disable_current_modes():         # such as the one that watches a recording
+        rng = _get_rng(device)
+        again = loss(theta, *inputs)
+        _set_rng(rng, device)
     met = {id(t) for t in _leaves(_nodes([again]), ())}
     return [t for t in leaves if id(t) in met]
 

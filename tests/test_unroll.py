@@ -2,7 +2,9 @@
 
 Textbook updates in a plain `create_graph` loop are the reference; a second call must give the same bits.
 """
+import copy
 import gc
+import io
 import threading
 import warnings
 import weakref
@@ -113,9 +115,7 @@ def test_gradient(kind):
                         error = ((got - expected).norm()/expected.norm()).item()
                         assert error < 1e-10, (norm, warm, K, isinstance(inputs, list), remat, error)
 
-@pytest.mark.parametrize('model, options', [('gan', dict(norm='spectral')), ('infogan', dict(norm='batch')), ('infogan', dict(norm='none', penalty=1.)), ('vaeinfogan', dict(norm='group'))])
-def test_training_records_each_step_once(monkeypatch, model, options):
-    "What a GPU would record, by a stand-in that runs the function again on the same memory: falling rates and moving buffers need no new recording, and change nothing."
+def as_on_a_gpu(monkeypatch):
     def record(f, args, pool, **first):
         with engine._Outside(engine._flat(args)): f(*args, **first)
         out = f(*args)
@@ -124,6 +124,11 @@ def test_training_records_each_step_once(monkeypatch, model, options):
     monkeypatch.setattr(engine, '_graphs', {})
     for name, value in (('failed', set()), ('unrolls', Counter()), ('recordings', Counter())): monkeypatch.setattr(engine._Engine, name, value)
     monkeypatch.setattr(engine._Engine, 'cuda', property(lambda self: True, lambda self, v: None), raising=False)
+
+@pytest.mark.parametrize('model, options', [('gan', dict(norm='spectral')), ('infogan', dict(norm='batch')), ('infogan', dict(norm='none', penalty=1.)), ('vaeinfogan', dict(norm='group'))])
+def test_training_records_each_step_once(monkeypatch, model, options):
+    "What a GPU would record, by a stand-in that runs the function again on the same memory: falling rates and moving buffers need no new recording, and change nothing."
+    as_on_a_gpu(monkeypatch)
     cls, x, ends = model_class(model), torch.rand(2*8, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double(), []
     for compile in (True, False):
         net, rng = cls(cls.Config(shape=(1, 8, 8), width=4, d_width=4, unroll=2, decay=4, compile=compile, **options)), torch.Generator().manual_seed(0)
@@ -377,6 +382,17 @@ def test_state_of_with_other_settings_warns(live, twin, says):
         if not says: return go(state_of(opt, params))
     with pytest.warns(UserWarning, match=says): go(state_of(opt, params))
 
+def test_a_state_can_be_saved():
+    D = small()
+    opt, params, file = torch.optim.SGD(D.parameters(), .1, .9), dict(D.named_parameters()), io.BytesIO()
+    live_steps(D, opt, lambda p: stateless(D)(p, batch()[0]).mean(), 1)
+    state = state_of(opt, params)
+    torch.save(state, file)
+    file.seek(0)
+    for again in (torch.load(file, weights_only=True), copy.deepcopy(state)):
+        assert type(again) is dict
+        torch.testing.assert_close(again, dict(state), rtol=0, atol=0)
+
 @pytest.mark.parametrize('make', [
     lambda v: sgd(v), lambda v: sgd(.1, v), lambda v: sgd(.1, .9, v), lambda v: sgd(.1, weight_decay=v), lambda v: adam(v), lambda v: adam(betas=(v, .9)), lambda v: adam(betas=(.9, v)),
     lambda v: adam(eps=v), lambda v: adamw(weight_decay=v), lambda v: rmsprop(v), lambda v: rmsprop(alpha=v), lambda v: rmsprop(momentum=v)])
@@ -453,6 +469,13 @@ def test_containers_keep_their_class(kind):
     else: expected = torch.autograd.grad((w*(1 - .1*(scale(x)*x)**2)**2)**2, [x, w])
     agree(loss, {'w': w}, (make(x),), 2, sgd(.1), expected, [x, w], modes=(dict(), dict(remat=False)))
     agree(loss, {'w': w}, [(make(x),), (make(x),)], 2, sgd(.1), expected, [x, w], modes=(dict(), dict(remat=False)))
+
+def test_a_container_that_cannot_be_copied_is_named():
+    class Fixed(dict):
+        def __setitem__(self, k, v): raise RuntimeError('fixed')
+    for mode in (dict(), dict(remat=False)):
+        with pytest.raises(TypeError, match='a Fixed cannot be copied with other tensors .fixed.; give a plain dict'):
+            unroll(lambda p, b: p['w']*b['x'], {'w': torch.tensor(1.)}, (Fixed(x=torch.tensor(2., requires_grad=True)),), 1, sgd(.1), **mode)
 
 def test_containers_are_left_alone():
     x = torch.tensor(2., requires_grad=True)
@@ -749,3 +772,22 @@ def test_cached_parametrizations_are_refused():
     with nn.utils.parametrize.cached():
         with pytest.raises(RuntimeError, match='parametrize.cached'): call(dict(m.named_parameters()), x)
     call(dict(m.named_parameters()), x)
+
+def test_recorded_with_a_penalty_two_groups_and_a_dict(monkeypatch):
+    "As on a GPU: nothing runs unrecorded, and nothing is recorded anew, though twin and batch are made for each step."
+    as_on_a_gpu(monkeypatch)
+    (D, opt), (x, fake) = live_pair('adam'), batch()
+    call, params = stateless(D), dict(D.named_parameters())
+    of_pair = penalised(call)
+    def loss(p, b): return of_pair(p, b.x, b.fake)
+    for step in range(3):
+        grads = []
+        for mode in (dict(compile=True), dict(remat=False)):
+            with warnings.catch_warnings():
+                warnings.filterwarnings('error', message='compile=True')
+                end = unroll(loss, params, (Attributes(x=x, fake=fake),), 3, optimizer_of(opt, params), **mode)
+            grads.append(flat(torch.autograd.grad(sum((p**2).sum() for p in end.values()), [fake, *params.values()])))
+        torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-12)
+        live_steps(D, opt, lambda p: of_pair(p, x, fake.detach()), 1)
+        for g in opt.param_groups: g['lr'] *= .9
+    assert len(engine._graphs) == 2
