@@ -12,7 +12,7 @@ import functools
 import math
 import numbers
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
@@ -248,8 +248,8 @@ def optimizer_of(
 
 # %% ../nbs/02_unroll.ipynb #5c1e0a12
 class _LiveState(dict):
-    "What `state_of` reads, and `settings`: name -> the twin of its parameter group. Saved or copied, it is a plain dict."
-    def __reduce__(self): return dict, (dict(self),)
+    "What `state_of` reads, and `settings`: name -> the twin of its parameter group. Saved or copied, it is an `OrderedDict`."
+    def __reduce__(self): return OrderedDict, (), None, None, iter(self.items())
 
 def state_of(
     optimizer:torch.optim.Optimizer, # a live `torch.optim` `SGD`, `Adam`, `AdamW` or `RMSprop`
