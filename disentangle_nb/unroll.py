@@ -288,9 +288,10 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=Fals
         if not (torch.is_tensor(value) and value.shape == ()):
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
             raise ValueError(f'the loss must be a scalar tensor, found {found}')
-        if not value.requires_grad: raise ValueError('the loss does not depend on params, or is computed without a graph (under torch.inference_mode, say)')
-        wrt = list(theta.values())
-        grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
+        wrt, grads = list(theta.values()), [None]
+        if value.requires_grad: grads = torch.autograd.grad(value, wrt, create_graph=create_graph, allow_unused=True)
+        if all(g is None for g in grads):
+            raise ValueError('the loss does not depend on params, or is computed without a graph (under torch.inference_mode, say)')
         if check: check(value, theta, grads, inputs)
     with torch.set_grad_enabled(create_graph):
         grads = mean_over(grads, group)
@@ -298,13 +299,15 @@ def _inner_step(loss, params, state, inputs, optimizer, hyper, create_graph=Fals
         return *optimizer.step(used, grads, state, hyper), value.detach()
 
 # %% ../nbs/02_unroll.ipynb #6386aab6
-def _field_names(tree): return [f.name for f in fields(tree) if hasattr(tree, f.name)]
+def _field_names(tree):
+    return list(vars(tree)) if isinstance(tree, SimpleNamespace) else [f.name for f in fields(tree) if hasattr(tree, f.name)]
 
 def _children(tree):
-    "What a dict, a list, a tuple or a dataclass holds, in order; nothing for anything else."
+    "What a dict, a list, a tuple, a dataclass or a namespace holds, in order; nothing for anything else."
     if isinstance(tree, MutableMapping): return list(tree.values())
     if isinstance(tree, (list, tuple)): return tree
-    return [getattr(tree, n) for n in _field_names(tree)] if is_dataclass(tree) and not isinstance(tree, type) else ()
+    has_fields = is_dataclass(tree) and not isinstance(tree, type) or isinstance(tree, SimpleNamespace)
+    return [getattr(tree, n) for n in _field_names(tree)] if has_fields else ()
 
 def _flat(tree):
     "The tensors of nested dicts, lists, tuples and dataclasses, in order."
@@ -482,8 +485,8 @@ def _checker(loss, may_capture):
         leaves = [] if may_capture else _leaves(nodes, known)
         if leaves and (outside := _captured(loss, theta, inputs, leaves)):
             shape = tuple(outside[0].shape)
-            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one '
-                             f'of shape {shape} that requires grad: pass it in inputs, or detach it')
+            raise ValueError('the loss uses a tensor that is neither in params nor in inputs and depends on one of shape '
+                             f'{shape} that requires grad: pass it in inputs (in dicts, lists, tuples or dataclasses), or detach it')
     return check
 
 # %% ../nbs/02_unroll.ipynb #c52be8fc

@@ -11,6 +11,7 @@ import weakref
 from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -466,7 +467,7 @@ CONTAINERS = {
     'counter': (lambda x: Counter({'x': 1, 'y': x}), lambda b: b['y']*(1 + b['nothing'])), 'user': (lambda x: UserDict(x=x), lambda b: b.data['x']),
     'tuple': (lambda x: Wide(x, 2.), lambda b: b[0]*b.scale), 'list': (listed, lambda b: b[0]*b.scale), 'named tuple': (lambda x: Point(x, 2.), lambda b: b.x*b.scale),
     'constructor': (lambda x: Built(x), lambda b: b.x*b.scale), 'dataclass': (lambda x: Record(x, {'y': [x, (x,)]}), lambda b: b.x*b.inner['y'][1][0]),
-    'slots': (lambda x: Slotted(x), lambda b: b.x), 'returned': (lambda x: torch.max(torch.stack([x, x - 1]), 0), lambda b: b.values*(1 + b.indices.sum())),
+    'slots': (lambda x: Slotted(x), lambda b: b.x), 'namespace': (lambda x: SimpleNamespace(x=x, scale=2.), lambda b: b.x*b.scale), 'returned': (lambda x: torch.max(torch.stack([x, x - 1]), 0), lambda b: b.values*(1 + b.indices.sum())),
     'nested': (lambda x: Attributes(inner=[Point(Attributes(x=x), 2.)]), lambda b: b.inner[0].x.x*b.inner[0].scale),
     'packed': (lambda x: nn.utils.rnn.pack_sequence([x[None, None]]), lambda b: nn.utils.rnn.pad_packed_sequence(b)[0].sum()), 'none': (lambda x: (None, 'a', x), lambda b: b[2]*len(b[1])),
 }
@@ -777,6 +778,13 @@ def holding(what):
     m = nn.Linear(3, 1)
     m.what = what
     return m
+
+def test_a_loss_that_does_not_depend_on_params_is_named():
+    (x, fake), theta = batch(), theta_of(small())
+    for mode in (dict(), dict(remat=False), dict(compile=True)):
+        for loss in (lambda p, x, fake: (fake**2).mean(), lambda p, x, fake: (x**2).mean()):
+            for K in (1, 3):
+                with pytest.raises(ValueError, match='does not depend on params'): unroll(loss, theta, (x, fake), K, sgd(.1), **mode)
 
 def test_cached_parametrizations_are_refused():
     m, x = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 1)), torch.ones(2, 3)
