@@ -421,14 +421,17 @@ _WRONG = {       # a node of the loss's graph, and what unrolling asks of it
     'WeightNormInterfaceBackward': 'second derivative of weight norm',
     'NativeLayerNormBackwardBackward': 'third derivative of layer norm',
     'PdistBackwardBackward': 'third derivative of pdist',
+    **dict.fromkeys(('NativeBatchNormBackwardBackward', 'CudnnBatchNormBackwardBackward'), 'third derivative of batch statistics'),
 }
 
 def _check_derivatives(value):
     "Raise `RuntimeError` for a loss whose derivatives PyTorch gets wrong."
     for node in _nodes([value]):
-        if what := _WRONG.get(_kind(node)):
-            raise RuntimeError(f'the loss needs the {what}, which PyTorch gets wrong; write it out '
-                               '(as stateless does for nn.LayerNorm and parametrizations.weight_norm)')
+        what = _WRONG.get(_kind(node))
+        if what is None or not getattr(node, '_saved_train', True): continue         # running statistics are constants
+        instead = 'use group norm, or evaluation mode' if 'batch' in what else (
+            'write it out (as stateless does for nn.LayerNorm and parametrizations.weight_norm)')
+        raise RuntimeError(f'the loss needs the {what}, which PyTorch gets wrong or has not; {instead}')
 
 def _once(node):
     "Whether a graph node's gradient cannot be differentiated."

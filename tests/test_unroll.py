@@ -691,6 +691,17 @@ def test_derivatives_that_are_wrong_in_pytorch(kind):
         with pytest.raises(RuntimeError, match=f'derivative of {kind.split()[-1]} norm, which PyTorch gets wrong'): unroll(own, theta, (x, fake), 2, sgd(.1), **mode)
     if kind != 'weight': unroll(lambda p, x: torch.func.functional_call(D, p, (x,)).mean(), theta, (x,), 2, sgd(.1))      # its second is right
 
+def test_a_penalty_through_batch_statistics_is_named():
+    x, fake = batch()
+    for norm in (nn.BatchNorm1d(5), nn.Sequential(nn.Unflatten(1, (1, 5)), nn.InstanceNorm1d(1), nn.Flatten()), nn.BatchNorm1d(5).eval()):
+        D = small(norm)
+        call, theta = stateless(D), theta_of(D)
+        for mode in (dict(), dict(remat=False)):
+            def go(loss): unroll(loss, theta, (x, fake), 2, sgd(.1), **mode)
+            go(lambda p, x, fake: softplus(-call(p, x)).mean() + softplus(call(p, fake)).mean())       # without one
+            if not norm.training: go(penalised(call)); continue
+            with pytest.raises(RuntimeError, match='third derivative of batch statistics, .* use group norm, or evaluation mode'): go(penalised(call))
+
 def test_normalised_shapes_of_layer_norm():
     for shape, x in (((4, 2), torch.randn(3, 5, 4, 2)), ((2,), torch.randn(4, 2)), (2, torch.randn(2))):
         for kw in (dict(), dict(bias=False), dict(elementwise_affine=False, eps=.1)):
