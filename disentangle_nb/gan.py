@@ -299,6 +299,11 @@ def penalised(self:GAN,
 
 # %% ../nbs/04_unrolled_gan.ipynb #82e0f834
 @patch
+def critic_loss(self:GAN, real_logits, fake_logits)->Tensor:
+    "`L_D` from D's logits, each (B,)."
+    return discriminator_loss(real_logits, fake_logits)
+
+@patch
 def loss_D(self:GAN,
     theta:dict,     # D's parameters (and buffers)
     x:Tensor,       # real
@@ -306,13 +311,13 @@ def loss_D(self:GAN,
     latent:dict,    # what `fake` was generated from
 )->Tensor:          # ()
     "What D descends, and what is unrolled."
-    return self.penalised(discriminator_loss(self._D(theta, x)[0], self._D(theta, fake)[0]), theta, x)
+    return self.penalised(self.critic_loss(self._D(theta, x)[0], self._D(theta, fake)[0]), theta, x)
 
 @patch
 def loss_alone(self:GAN, theta, x, fake)->Tensor:
     "`L_D`, with `theta` the parameters (and buffers) of D without Q."
     logits = self._judge(theta, x), self._judge(theta, fake)
-    return self.penalised(discriminator_loss(*logits), theta, x, self._judge)
+    return self.penalised(self.critic_loss(*logits), theta, x, self._judge)
 
 # %% ../nbs/04_unrolled_gan.ipynb #c40378ef
 @patch
@@ -322,7 +327,7 @@ def loss_G(self:GAN,
     batch:Batch, made:Made,
 )->tuple:           # (adversarial loss (), other losses (), named parts)
     "What G descends: the adversarial loss at theta_K, and nothing else."
-    loss = self.adversarial(theta_K, batch.x, made.fake, self._D(theta_K, made.fake)[0])
+    loss, _ = self.judged(theta_K, batch.x, made.fake)
     return loss, 0., {'g_loss': loss}
 
 # %% ../nbs/04_unrolled_gan.ipynb #65332406
@@ -364,16 +369,29 @@ def move(self:GAN,
 # %% ../nbs/04_unrolled_gan.ipynb #3822c82a
 @patch
 def adversarial(self:GAN,
-    theta:dict,           # D's parameters (and buffers), after the unrolled steps
-    x, fake,              # real and generated items
-    fake_logits:Tensor,   # (B,), D's of the latter
+    theta:dict,           # D's parameters (and buffers)
+    x,                    # real items
+    fake_logits:Tensor,   # (B,), D's of generated ones
 )->Tensor:                # ()
-    "The generator loss that the config names."
+    "The generator loss that the config names; of `mixed`, its direct part."
     if self.config.loss == 'saddle': return saddle_loss(self._D(theta, x)[0], fake_logits)
-    if self.config.loss == 'nonsaturating' or not self.attached: return nonsaturating_loss(fake_logits)
-    fixed = {n: p.detach() for n, p in theta.items()}
-    response = saddle_loss(self._D(theta, x)[0], self._D(theta, fake.detach())[0])
-    return nonsaturating_loss(self._D(fixed, fake)[0]) + response - response.detach()
+    return nonsaturating_loss(fake_logits)
+
+@patch
+def response(self:GAN, theta, x, fake)->Tensor:
+    "The saddle loss, with a gradient through `theta` alone and the value 0: what `mixed` has beside its direct part."
+    loss = saddle_loss(self._D(theta, x)[0], self._D(theta, fake.detach())[0])
+    return loss - loss.detach()
+
+@patch
+def judged(self:GAN, theta_K, x, fake)->tuple:
+    "The adversarial loss at theta_K, (); and Q's output there, or None."
+    if self.config.loss != 'mixed' or not self.attached:
+        fake_logits, q = self._D(theta_K, fake)
+        return self.adversarial(theta_K, x, fake_logits), q
+    fixed = {n: p.detach() for n, p in theta_K.items()}
+    fake_logits, q = self._D(fixed, fake)
+    return self.adversarial(fixed, x, fake_logits) + self.response(theta_K, x, fake), q
 
 @patch(as_prop=True)
 def attached(self:GAN)->bool:
@@ -506,7 +524,7 @@ def real_step(self:GAN, state, batch:Batch)->RealStep:
     with torch.no_grad(): fake = self.make(parameters(state), state, batch).fake
     (real_logits, _), buffers = self._D_stateful(theta, D['buffers'], self.packed(batch.x))
     now = {**D['buffers'], **theta}
-    loss = self.penalised(discriminator_loss(real_logits, self._judge(now, fake)), now, batch.x, self._judge)
+    loss = self.penalised(self.critic_loss(real_logits, self._judge(now, fake)), now, batch.x, self._judge)
     grads = mean_over(torch.autograd.grad(loss, list(theta.values())), self.group)
     params, opt = self.optim('D', D['opt']).step(D['params'], grads, D['opt'])
     metrics = {'d_loss': loss.detach(), 'd_grad': total_norm(grads)}

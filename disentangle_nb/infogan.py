@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data import InputError
-from .gan import GAN, Ahead, Batch, GANConfig, Made, RealStep, discriminator_loss, leaves, parameters, total_norm
+from .gan import GAN, Ahead, Batch, GANConfig, Made, RealStep, leaves, parameters, total_norm
 from .networks import Discriminator, xavier_
 from .training import fit
 from .unroll import mean_over
@@ -266,15 +266,14 @@ def information(self:InfoGAN, q:Tensor, latent:dict, cats:Tensor=None, conts:Ten
 def loss_D(self:InfoGAN, theta, x, fake, latent)->Tensor:
     "`L_D + lambda L_Q`, which D and Q descend: ()."
     (real_logits, _), (fake_logits, q) = self._D(theta, x), self._D(theta, fake, self.config.stop_q)
-    return self.penalised(discriminator_loss(real_logits, fake_logits) + self.information(q, latent)[0], theta, x)
+    return self.penalised(self.critic_loss(real_logits, fake_logits) + self.information(q, latent)[0], theta, x)
 
 # %% ../nbs/05_infogan.ipynb #8eff6db2
 @patch
 def loss_G(self:InfoGAN, theta_K, theta_0, batch, made)->tuple:
     """The adversarial loss at theta_K, (); `lambda L_Q` at theta_0, (); and the named parts, `g_loss` (the former) and the
     information by kind of code."""
-    (fake_logits, q), cats, conts = self._D(theta_K, made.fake), None, None
-    adversarial = self.adversarial(theta_K, batch.x, made.fake, fake_logits)
+    (adversarial, q), cats, conts = self.judged(theta_K, batch.x, made.fake), None, None
     if theta_K is not theta_0: q = self._D(theta_0, made.fake)[1]
     if self.config.consistency: cats = self._D(theta_0, self.transform(made.fake, batch.noise['fake']))[1]
     if self.config.stretch: conts = self._D(theta_0, stretched(made.fake, self.config.stretch*batch.noise['stretch']))[1]
@@ -361,7 +360,7 @@ def real_step(self:InfoGAN, state, batch)->RealStep:
     (real_logits, q_real), buffers = self._D_stateful(both, old, batch.x)
     alone = {**state['D']['buffers'], **theta['D']}
     fake_logits = self._judge(alone, made.fake)
-    loss = self.penalised(discriminator_loss(real_logits, fake_logits), alone, batch.x, self._judge)
+    loss = self.penalised(self.critic_loss(real_logits, fake_logits), alone, batch.x, self._judge)
     total, metrics = loss, {'d_loss': loss.detach()}
     if c.consistency:
         seen = self._D({**old, **both}, self.transform(batch.x, batch.noise['real']), c.consistent_head)[1]
@@ -392,7 +391,7 @@ def look_ahead(self:InfoGAN, state, theta, batches, last:Made)->Ahead:
         both = {**leaves({'D': D}, 'D')['D'], **state['Q']['params']}
         (real_logits, _), buffers = self._D_stateful(both, {**D['buffers'], **state['Q']['buffers']}, batch.x)
         (fake_logits, _), buffers = self._D_stateful(both, buffers, fake)
-        loss = discriminator_loss(real_logits, fake_logits)
+        loss = self.critic_loss(real_logits, fake_logits)
         grads = mean_over(torch.autograd.grad(loss, [both[n] for n in D['params']]), self.group)
         params, opt = self.optim('D', D['opt']).step(D['params'], grads, D['opt'])
         D = {'params': params, 'opt': opt, 'buffers': {n: buffers[n] for n in D['buffers']}}

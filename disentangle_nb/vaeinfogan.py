@@ -196,8 +196,12 @@ def difference(self:VAEInfoGAN, theta, x, recon)->Tensor:
     return torch.cat([squared(h) for h in layers], 1)
 
 @patch
-def adversarial(self:VAEInfoGAN, theta, x, fake, fake_logits)->Tensor:
-    return self.config.adversarial*InfoGAN.adversarial(self, theta, x, fake, fake_logits)
+def adversarial(self:VAEInfoGAN, theta, x, fake_logits)->Tensor:
+    return self.config.adversarial*InfoGAN.adversarial(self, theta, x, fake_logits)
+
+@patch
+def response(self:VAEInfoGAN, theta, x, fake)->Tensor:
+    return self.config.adversarial*InfoGAN.response(self, theta, x, fake)
 
 @patch
 def losses(self:VAEInfoGAN, theta_K, theta_0, batch, made)->tuple:

@@ -321,7 +321,7 @@ def looked(net, state, x, x_new, rng):
         return ({**state['D']['buffers'], **t} for t in (now, then))
     now, then = ahead(fake)
     cut = {k: v.detach() for k, v in list(ahead(fake.detach()))[1].items()}
-    true, look, information = (gradient(l) for l in (net.adversarial(then, x, fake, net._D(then, fake)[0]), net.adversarial(cut, x, fake, net._D(cut, fake)[0]), net.information(net._D(now, fake)[1], latent)[0]))
+    true, look, information = (gradient(l) for l in (net.adversarial(then, x, net._D(then, fake)[0]), net.adversarial(cut, x, net._D(cut, fake)[0]), net.information(net._D(now, fake)[1], latent)[0]))
     with torch.no_grad(): loss = [discriminator_loss(net._D(t, r)[0], net._D(t, f)[0]).item() for t in (now, then) for r, f in ((x, fake), (x_new, fake_new))]
     return {'angle': torch.rad2deg(torch.acos(torch.cosine_similarity(true, look, 0))).item(), 'adversarial': true.norm().item(), 'look-ahead': look.norm().item(),
             'information': information.norm().item(), **dict(zip(('before, own', 'before, other', 'after, own', 'after, other'), loss))}
