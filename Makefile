@@ -7,7 +7,7 @@ SETUP := settings.ini setup.py pyproject.toml
 .PHONY: demo test docs bench samples samples-quick classifiers notebooks clean
 
 demo: $(VENV)/user   ## train an Unrolled InfoGAN on handwritten digits, in three to five minutes
-	$(BIN)/disentangle train infogan --data digits --unroll 5 --seed 0 --out runs/demo --resume
+	$(BIN)/disentangle train infogan --data digits --game one-batch --loss nonsaturating --lr 1e-3 --lr-ratio 1 --cont-weight .1 --unroll 5 --seed 0 --out runs/demo --resume
 
 test: $(VENV)/dev    ## everything: notebooks in sync and passing, command line, built wheel
 	$(BIN)/python -m pytest tests -n 2 --dist worksteal
