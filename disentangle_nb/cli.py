@@ -249,6 +249,8 @@ def plan(
     if (least := n['batch_size']*config.batches) > len(splits[0]) and config.game != 'one-batch':
         raise InputError(f'a step takes {config.batches} batches of {n["batch_size"]}, {least} different items, and {data} has {len(splits[0])}; '
                          'choose a smaller --batch-size or --unroll')
+    for name in ('lookahead', 'fresh'):
+        if getattr(config, name) and not config.unroll: warnings.warn(f'--{name} changes nothing with --unroll 0, which looks no step ahead')
     out = as_path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
     before = read_config(out) if resume and (out/'config.json').exists() else {}

@@ -256,9 +256,11 @@ def put(self:GAN, state)->'GAN':
 @patch
 @torch.no_grad()
 def generate(self:GAN, latent)->Tensor:
-    "Items from latents, in evaluation mode: (B, *shape); images in [-1, 1]."
+    "Items from latents, in evaluation mode: (B, *shape); images in [-1, 1]. Raises `InputError` for latents that are not finite."
     self.generator.eval()
-    return self.generator(self.encode(latent).to(next(self.generator.parameters()).device))
+    v = self.encode(latent).to(next(self.generator.parameters()).device)
+    if not v.isfinite().all(): raise InputError('a latent must be of finite numbers')
+    return self.generator(v)
 
 # %% ../nbs/04_unrolled_gan.ipynb #batchm4d
 class Batch(NamedTuple):

@@ -462,3 +462,13 @@ def test_models_of_points_are_named_so(cli, tmp_path):
         for f in (explore, lambda m: plot_edits(m, torch.zeros(1, 2), ['z0']), lambda m: plot_reconstructions(m, torch.zeros(1, 2)), lambda m: interpolate(m, torch.zeros(1, 2), torch.zeros(1, 2))):
             with pytest.raises(InputError, match='the model is of points'): f(load(run))
         assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize('option', ['--lookahead', '--fresh'])
+def test_options_without_effect_are_told(cli, tmp_path, option):
+    "Without unrolled steps there is nothing to cut, and nothing to take fresh batches for."
+    old = ['--game', 'one-batch', '--steps', 1, *SMALL]
+    status, _, err = cli('train', 'infogan', *old, option, '--out', tmp_path/'none')
+    assert status == 0 and f'warning: {option} changes nothing with --unroll 0' in err
+    status, _, err = cli('train', 'infogan', *old, option, '--unroll', 1, '--out', tmp_path/'one')
+    assert status == 0 and 'warning' not in err
