@@ -246,13 +246,13 @@ def plan(
     image_size = pixels(data, image_size, skip_corrupt)
     splits = [load(data, s, data_root, image_size, 'skip' if skip_corrupt else 'refuse') for s in ('train', 'test')]
     config, n = settings(model_class(model), splits[0], options)
-    if (least := n['batch_size']*config.batches) > len(splits[0]) and config.game != 'one-batch':
-        raise InputError(f'a step takes {config.batches} batches of {n["batch_size"]}, {least} different items, and {data} has {len(splits[0])}; '
-                         'choose a smaller --batch-size or --unroll')
     for name in ('lookahead', 'fresh'):
         if getattr(config, name) and not config.unroll: warnings.warn(f'--{name} changes nothing with --unroll 0, which looks no step ahead')
     out = as_path(out or f'runs/{model}-{Path(data).name}-k{config.unroll}-s{seed}')
     if folder and out.resolve().is_relative_to(Path(data).resolve()): raise InputError(f'{out} lies in {data}, and its pictures would become training images; choose another --out')
+    if (least := n['batch_size']*config.batches) > len(splits[0]) and config.game != 'one-batch':
+        raise InputError(f'a step takes {config.batches} batches of {n["batch_size"]}, {least} different items, and {data} has {len(splits[0])}; '
+                         'choose a smaller --batch-size or --unroll')
     before = read_config(out) if resume and (out/'config.json').exists() else {}
     threads = before.get('threads')
     if not (threads is None or type(threads) is int and threads > 0):
